@@ -1,0 +1,135 @@
+//! The intrusive lists that link instances, groups, devices and what a container holds.
+//!
+//! - Owner: a list owns one count of every [`Shared`] node on it; `remove` hands it back, dropping
+//!   the list drops it. A node is on at most one list per link.
+//! - Lock: each list lives inside the state that its lock guards (`docs/locking.md`), and links are
+//!   touched only through the list.
+#![expect(unsafe_code, reason = "turns counted owners into list pointers and back")]
+
+use core::fmt;
+
+use intrusive_collections::{
+    Adapter, DefaultPointerOps, LinkedList, LinkedListAtomicLink, UnsafeRef, intrusive_adapter,
+};
+
+use crate::device::Device;
+use crate::group::Group;
+use crate::instance::Instance;
+use crate::pool::Shared;
+use crate::sync::RawLock;
+
+/// The link that a listable type carries.
+pub(crate) type Link = LinkedListAtomicLink;
+
+/// What a list element type brings: its adapter.
+pub(crate) trait Listed: Sized {
+    type Adapter: Adapter<PointerOps = DefaultPointerOps<UnsafeRef<Self>>, LinkOps: LinkOps>
+        + Copy
+        + 'static;
+    const ADAPTER: Self::Adapter;
+    fn link(&self) -> &Link;
+}
+
+pub(crate) use intrusive_collections::linked_list::LinkedListOps as LinkOps;
+
+macro_rules! listed {
+    ($adapter:ident, $node:ident) => {
+        intrusive_adapter!(pub(crate) $adapter =
+            intrusive_collections::UnsafeRef<$node>: $node { link => $crate::list::Link });
+        $crate::list::listed!(@ $node, $adapter, );
+    };
+    ($adapter:ident, $node:ident<$lock:ident>) => {
+        intrusive_adapter!(pub(crate) $adapter<$lock> =
+            intrusive_collections::UnsafeRef<$node<$lock>>: $node<$lock> { link => $crate::list::Link }
+            where $lock: RawLock);
+        $crate::list::listed!(@ $node<$lock>, $adapter<$lock>, $lock: RawLock);
+    };
+    (@ $node:ty, $adapter:ty, $($bound:tt)*) => {
+        impl<$($bound)*> $crate::list::Listed for $node {
+            type Adapter = $adapter;
+            const ADAPTER: Self::Adapter = <$adapter>::NEW;
+            fn link(&self) -> &$crate::list::Link {
+                &self.link
+            }
+        }
+    };
+}
+pub(crate) use listed;
+
+listed!(InstanceAdapter, Instance<R>);
+listed!(GroupAdapter, Group<R>);
+listed!(DeviceAdapter, Device);
+
+/// A list of counted nodes, in order of insertion unless pushed at the front.
+pub(crate) struct List<T: Listed> {
+    nodes: LinkedList<T::Adapter>,
+}
+
+impl<T: Listed> List<T> {
+    pub(crate) const fn new() -> Self {
+        Self { nodes: LinkedList::new(T::ADAPTER) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub(crate) fn push_front(&mut self, node: Shared<T>) {
+        let node = pointer(node);
+        self.nodes.push_front(node);
+    }
+
+    pub(crate) fn push_back(&mut self, node: Shared<T>) {
+        let node = pointer(node);
+        self.nodes.push_back(node);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
+        self.nodes.iter()
+    }
+
+    /// Returns a further owner of the first node that `pick` accepts.
+    pub(crate) fn find(&self, pick: impl FnMut(&&T) -> bool) -> Option<Shared<T>> {
+        let node = self.iter().find(pick)?;
+        // SAFETY: every node was made a pointer by `pointer`, and the list still holds that owner.
+        Some(unsafe { Shared::clone_raw(node) })
+    }
+
+    /// Takes the first node that `pick` accepts off the list.
+    pub(crate) fn remove(&mut self, mut pick: impl FnMut(&T) -> bool) -> Option<Shared<T>> {
+        let mut cursor = self.nodes.front_mut();
+        while !pick(cursor.get()?) {
+            cursor.move_next();
+        }
+        cursor.remove().map(owner)
+    }
+
+    pub(crate) fn pop_front(&mut self) -> Option<Shared<T>> {
+        self.nodes.pop_front().map(owner)
+    }
+}
+
+fn pointer<T: Listed>(node: Shared<T>) -> UnsafeRef<T> {
+    // A second insert would corrupt two lists; `intrusive-collections` panics on it, and no public
+    // call can make it happen: nodes are inserted once, by the call that makes them.
+    debug_assert!(!node.link().is_linked(), "node is on a list already");
+    // SAFETY: the owner that `into_raw` gives up keeps the value alive until `owner` takes it back.
+    unsafe { UnsafeRef::from_raw(node.into_raw()) }
+}
+
+fn owner<T: Listed>(node: UnsafeRef<T>) -> Shared<T> {
+    // SAFETY: the list gives each pointer back once, and each came from `Shared::into_raw`.
+    unsafe { Shared::from_raw(UnsafeRef::into_raw(node)) }
+}
+
+impl<T: Listed> Drop for List<T> {
+    fn drop(&mut self) {
+        while self.pop_front().is_some() {}
+    }
+}
+
+impl<T: Listed + fmt::Debug> fmt::Debug for List<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
