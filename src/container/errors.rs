@@ -1,0 +1,138 @@
+//! What the container's calls answer, with the errno of the type1 rules.
+
+use super::memory::PinError;
+use crate::error::{AttachError, DomainError, MapError, OutOfMemory, errors};
+
+errors! {
+    /// Why a group was not attached. The container and the group are as they were (rule T1-169).
+    AttachGroupError {
+        /// A mapping, or what is left of the usable IOVAs, collides with a reserved region, the
+        /// aperture or the page sizes (rules T1-157, T1-158, T1-161, T1-162). `EINVAL`.
+        InvalidArg = EINVAL, "a mapping collides with what the group needs";
+        /// The interrupts of the group are not isolated (rule T1-156). `EPERM`.
+        UnsafeInterrupts = EPERM, "the group's interrupts are not isolated";
+        /// The group has no device (rule T1-154). `ENODEV`.
+        NoDevice = ENODEV, "the group has no device";
+        /// No node, no driver state, or the limit of locked memory. `ENOMEM`.
+        OutOfMemory = ENOMEM, "out of memory, or the limit of locked memory is reached";
+        /// No domain id is left. `ENOSPC`.
+        NoSpace = ENOSPC, "no domain id is left";
+        /// Memory of a mapping is gone. `EFAULT`.
+        Fault = EFAULT, "memory of a mapping is gone";
+        /// The new domain refused the group it was allocated for: a bug of the driver
+        /// (rule T1-163). `EMEDIUMTYPE`.
+        Incompatible = EMEDIUMTYPE, "the domain allocated for the group refused it";
+        /// The instance can't build paging domains. `EOPNOTSUPP`.
+        Unsupported = EOPNOTSUPP, "the IOMMU can't build paging domains";
+        /// The unit refused or did not answer. `EIO`.
+        Io = EIO, "the IOMMU failed or did not answer";
+    }
+}
+
+errors! {
+    /// Why memory was not mapped. Nothing of the call is left.
+    MapDmaError {
+        /// Size 0, misaligned, no direction, or outside the usable IOVAs. `EINVAL`.
+        InvalidArg = EINVAL, "empty, misaligned, without direction, or outside the usable IOVAs";
+        /// The IOVA or the memory range wraps (rule T1-264). `EOVERFLOW`.
+        Overflow = EOVERFLOW, "the range wraps around";
+        /// The range overlaps a mapping, also an identical one (rule T1-268). `EEXIST`.
+        Exists = EEXIST, "the range overlaps a mapping";
+        /// The container has as many mappings as it may have (rule T1-269). `ENOSPC`.
+        NoSpace = ENOSPC, "the limit of mappings is reached";
+        /// No node, or the limit of locked memory. `ENOMEM`.
+        OutOfMemory = ENOMEM, "out of memory, or the limit of locked memory is reached";
+        /// There is no memory at the address, or not with this permission. `EFAULT`.
+        Fault = EFAULT, "no memory at the address, or not with this permission";
+        /// The owner's address space is gone. `ENODEV`.
+        NoOwner = ENODEV, "the owner of the memory is gone";
+        /// The unit refused or did not answer. `EIO`.
+        Io = EIO, "the IOMMU failed or did not answer";
+    }
+}
+
+/// What an unmap removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Unmapped {
+    /// The sum of the sizes of the mappings that are gone, in bytes.
+    pub bytes: u64,
+}
+
+errors! {
+    /// Why an unmap ended early.
+    UnmapDmaError {
+        /// Size 0, misaligned, or a mapping is cut by an end of the range (rule T1-361): nothing
+        /// was removed. `EINVAL`.
+        InvalidArg = EINVAL, "empty, misaligned, or cutting a mapping";
+        /// The range wraps (rule T1-359). `EOVERFLOW`.
+        Overflow = EOVERFLOW, "the range wraps around";
+        /// Another call is at work on a mapping in the range: nothing was removed. `EBUSY`.
+        Busy = EBUSY, "another call is at work on a mapping in the range";
+        /// The unit did not confirm: the mappings stay, and their memory stays pinned. `EIO`.
+        Io = EIO, "the IOMMU failed or did not answer; the memory stays pinned";
+    }
+}
+
+impl From<OutOfMemory> for AttachGroupError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<DomainError> for AttachGroupError {
+    fn from(error: DomainError) -> Self {
+        match error {
+            DomainError::OutOfMemory => Self::OutOfMemory,
+            DomainError::NoSpace => Self::NoSpace,
+            DomainError::Unsupported => Self::Unsupported,
+            DomainError::Io => Self::Io,
+        }
+    }
+}
+
+impl From<AttachError> for AttachGroupError {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::Incompatible => Self::Incompatible,
+            AttachError::NoDevice => Self::NoDevice,
+            AttachError::OutOfMemory => Self::OutOfMemory,
+            AttachError::NoSpace => Self::NoSpace,
+            AttachError::AddrInUse | AttachError::NotSingleton => Self::InvalidArg,
+            AttachError::Io => Self::Io,
+        }
+    }
+}
+
+impl From<MapDmaError> for AttachGroupError {
+    fn from(error: MapDmaError) -> Self {
+        match error {
+            MapDmaError::OutOfMemory => Self::OutOfMemory,
+            MapDmaError::Fault => Self::Fault,
+            MapDmaError::NoOwner => Self::NoDevice,
+            MapDmaError::Io => Self::Io,
+            _ => Self::InvalidArg,
+        }
+    }
+}
+
+impl From<MapError> for MapDmaError {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::OutOfMemory => Self::OutOfMemory,
+            MapError::Io => Self::Io,
+            MapError::Exists => Self::Exists,
+            MapError::Overflow => Self::Overflow,
+            _ => Self::InvalidArg,
+        }
+    }
+}
+
+impl From<PinError> for MapDmaError {
+    fn from(error: PinError) -> Self {
+        match error {
+            PinError::Fault => Self::Fault,
+            PinError::OutOfMemory => Self::OutOfMemory,
+            PinError::NoOwner => Self::NoOwner,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The VFIO type1 container: one user's memory, mapped the same way for all of its groups.
+//!
+//! Groups come with their [`Ownership`] and get it back at detach. Memory is mapped once, for
+//! every domain that the groups need; the attach routine tries the domains that are there, newest
+//! first, takes `Incompatible` alone as "try the next", and allocates only when the list is used
+//! up (rules T1-150 to T1-171). Where a call goes:
+//!
+//! | call | file |
+//! |---|---|
+//! | `attach_group`, `detach_group` | `attach.rs` |
+//! | `map_dma`, `unmap_dma` | `dma.rs` |
+//! | usable IOVAs | `windows.rs` |
+//! | pinning | `memory.rs`, implemented by the host |
+//!
+//! # Locks
+//!
+//! `Container::groups` (outer) admits one attach or detach at a time. `Container::state` guards
+//! everything else; it is never held while the memory provider works (rule T1-582). A mapping that
+//! is being built or removed while the state is unlocked says so in its [`Phase`], and its whole
+//! range is taken from the start (rule T1-583).
+
+mod attach;
+mod dma;
+mod errors;
+mod memory;
+mod windows;
+
+use core::fmt;
+
+use intrusive_collections::intrusive_adapter;
+
+pub use dma::{MapDma, UnmapDma};
+pub use errors::{AttachGroupError, MapDmaError, UnmapDmaError, Unmapped};
+pub use memory::{IdentityMemory, Memory, PinError, Pinned};
+
+use crate::addr::{Iova, IovaRange, PhysAddr};
+use crate::domain::PagingDomain;
+use crate::group::{Attachment, GroupId, Ownership};
+use crate::list::{Link, List, listed};
+use crate::pool::{Pool, Shared};
+use crate::prot::Prot;
+use crate::rangemap::RangeMap;
+use crate::sync::{Mutex, RawLock, SpinLock};
+use windows::Windows;
+
+/// How a container is opened (rule T1-010).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Accept groups whose interrupts aren't isolated: a device could then forge another's
+    /// interrupts by writing to the doorbell. Default: no.
+    pub allow_unsafe_interrupts: bool,
+    /// How many mappings there may be at a time. Default: 65 535, as in Linux.
+    pub mapping_limit: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { allow_unsafe_interrupts: false, mapping_limit: 65_535 }
+    }
+}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// The IOMMU operations that a container made (rule T1-720): what its costs are counted in.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+        pub struct Operations { $($(#[$doc])* pub $name: u64,)+ }
+
+        impl Operations {
+            /// What happened between `earlier` and this snapshot.
+            #[must_use]
+            pub const fn since(&self, earlier: &Self) -> Self {
+                Self { $($name: self.$name.wrapping_sub(earlier.$name),)+ }
+            }
+        }
+    };
+}
+
+operations! {
+    /// Domains allocated.
+    dom_alloc,
+    /// Group attaches that succeeded.
+    attach_ok,
+    /// Group attaches that were refused, soft or hard.
+    attach_fail,
+    /// Group detaches.
+    detach,
+    /// Domains freed.
+    dom_free,
+    /// Runs mapped, counted once per domain.
+    dom_map,
+    /// Unmaps, counted once per domain and batch.
+    dom_unmap,
+}
+
+/// One user's address space for devices (Linux: a container with a type1 v2 backend).
+///
+/// ```
+/// use iommu::container::{Container, IdentityMemory, MapDma, Options, UnmapDma};
+/// use iommu::{addr::Iova, pool::Pool, prot::Prot};
+///
+/// static POOL: Pool = Pool::heap();
+/// let container: Container<_> = Container::new(&POOL, IdentityMemory, Options::default());
+/// let page = MapDma { iova: 0x10_0000, vaddr: 0x8000, size: 0x1000, prot: Prot::RW };
+/// container.map_dma(&page).unwrap();
+/// assert_eq!(container.map_dma(&page).unwrap_err().errno(), 17, "it is mapped already");
+/// assert_eq!(container.unmap_dma(&UnmapDma::All).unwrap().bytes, 0x1000);
+/// ```
+pub struct Container<M: Memory, R: RawLock = SpinLock> {
+    pool: &'static Pool,
+    memory: M,
+    options: Options,
+    groups: Mutex<R, ()>,
+    state: Mutex<R, State<R>>,
+}
+
+struct State<R: RawLock> {
+    /// Newest first.
+    domains: List<DomainEntry<R>>,
+    /// A domain that is on its way in (filled, not attached yet) or out (drained).
+    passing: Option<Passing<R>>,
+    mappings: RangeMap<Mapping>,
+    windows: Windows,
+    page_sizes: u64,
+    free_mappings: u32,
+    next_serial: u64,
+    operations: Operations,
+}
+
+/// The first domain while memory is pinned for it, the last one while memory is unpinned.
+struct Passing<R: RawLock> {
+    domain: Shared<PagingDomain<R>>,
+    joining: bool,
+}
+
+/// A domain of the container and the groups on it. Owner: the list in `State::domains`.
+/// Lock: `Container::state`; `groups` has a lock only because list nodes are shared.
+pub(crate) struct DomainEntry<R: RawLock> {
+    link: Link,
+    domain: Shared<PagingDomain<R>>,
+    groups: Mutex<R, List<GroupEntry<R>>>,
+}
+
+/// A group of the container. Owner: the list in its domain's entry. Made empty, so that nothing
+/// has to be allocated after the attach.
+pub(crate) struct GroupEntry<R: RawLock> {
+    link: Link,
+    attachment: Mutex<R, Option<Attachment<R>>>,
+}
+
+listed!(DomainEntryAdapter, DomainEntry<R>);
+listed!(GroupEntryAdapter, GroupEntry<R>);
+
+/// One mapping of the user (rule T1-005).
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    vaddr: u64,
+    /// Tells the mapping from a later one at the same place.
+    serial: u64,
+    prot: Prot,
+    phase: Phase,
+    /// Its pages are pinned and every domain maps them (`iommu_mapped`).
+    mapped: bool,
+}
+
+/// Who may touch a mapping while the state is unlocked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Nobody is at work on it.
+    Live,
+    /// The call that made it, or an attach, pins and maps its pages.
+    Building,
+    /// An unmap takes its pages away.
+    Removing,
+}
+
+impl<M: Memory, R: RawLock> Container<M, R> {
+    /// Opens a container without groups (rule T1-064; kind v2). Allocates nothing.
+    ///
+    /// `memory` answers for the owner's memory; nodes come from `pool`.
+    pub fn new(pool: &'static Pool, memory: M, options: Options) -> Self {
+        let state = State {
+            domains: List::new(),
+            passing: None,
+            mappings: RangeMap::new(pool),
+            windows: Windows::new(pool),
+            page_sizes: all_sizes(memory.page_size()),
+            free_mappings: options.mapping_limit,
+            next_serial: 0,
+            operations: Operations::default(),
+        };
+        Self { pool, memory, options, groups: Mutex::new(()), state: Mutex::new(state) }
+    }
+
+    /// The IOMMU operations made so far.
+    #[must_use]
+    pub fn operations(&self) -> Operations {
+        self.state.lock().operations
+    }
+
+    /// How many domains the groups of the container need.
+    #[must_use]
+    pub fn domain_count(&self) -> usize {
+        self.state.lock().domains.iter().count()
+    }
+
+    /// How many groups are attached.
+    #[must_use]
+    pub fn group_count(&self) -> usize {
+        let state = self.state.lock();
+        state.domains.iter().map(|entry| entry.groups.lock().iter().count()).sum()
+    }
+
+    /// How many mappings there are, those being built or removed included.
+    #[must_use]
+    pub fn mapping_count(&self) -> usize {
+        self.state.lock().mappings.len()
+    }
+
+    /// How many further mappings may be made (`dma_avail`, rule T1-033).
+    #[must_use]
+    pub fn free_mappings(&self) -> u32 {
+        self.state.lock().free_mappings
+    }
+
+    /// The page sizes that all domains share, with the host's page size in place of smaller ones
+    /// (rule T1-043). The lowest bit is the granule of every request.
+    #[must_use]
+    pub fn page_sizes(&self) -> u64 {
+        self.state.lock().page_sizes
+    }
+
+    /// Calls `each` for every usable range of IOVAs, ascending; none means no constraint.
+    ///
+    /// The state is locked: `each` must not call back into the container.
+    pub fn for_each_window(&self, each: impl FnMut(IovaRange)) {
+        self.state.lock().windows.as_slice().iter().copied().for_each(each);
+    }
+
+    /// Where `iova` leads, as the newest domain has it; `None` if it is not mapped, or if no group
+    /// is attached.
+    #[must_use]
+    pub fn iova_to_phys(&self, iova: Iova) -> Option<PhysAddr> {
+        self.state.lock().domains.iter().next()?.domain.iova_to_phys(iova)
+    }
+
+    /// The domain that a group of the container is on (rule T1-072).
+    #[must_use]
+    pub fn domain_of(&self, group: GroupId) -> Option<Shared<PagingDomain<R>>> {
+        let state = self.state.lock();
+        let has = |entry: &&DomainEntry<R>| entry.groups.lock().iter().any(|one| one.is(group));
+        let entry = state.domains.iter().find(has)?;
+        Some(entry.domain.clone())
+    }
+}
+
+impl<R: RawLock> State<R> {
+    /// The lowest common page size (G).
+    fn granule(&self) -> u64 {
+        1 << self.page_sizes.trailing_zeros()
+    }
+
+    /// The domains that a mapping has to be in: those with groups, and one on its way in.
+    fn targets(&self) -> impl Iterator<Item = &Shared<PagingDomain<R>>> {
+        let passing = self.passing.iter().filter(|passing| passing.joining);
+        self.domains.iter().map(|entry| &entry.domain).chain(passing.map(|one| &one.domain))
+    }
+
+    /// The domains that may map something: also the one on its way out.
+    fn holders(&self) -> impl Iterator<Item = &Shared<PagingDomain<R>>> {
+        let passing = self.passing.iter().map(|passing| &passing.domain);
+        self.domains.iter().map(|entry| &entry.domain).chain(passing)
+    }
+}
+
+impl<R: RawLock> GroupEntry<R> {
+    fn is(&self, group: GroupId) -> bool {
+        self.attachment.lock().as_ref().is_some_and(|held| held.group().id() == group)
+    }
+}
+
+/// Every page size from the host's on.
+const fn all_sizes(page: u64) -> u64 {
+    !(page.wrapping_sub(1))
+}
+
+impl<M: Memory, R: RawLock> Drop for Container<M, R> {
+    /// Detaches every group and unpins everything, with groups still attached (rule T1-068).
+    fn drop(&mut self) {
+        loop {
+            let next = {
+                let state = self.state.lock();
+                let mut entries = state.domains.iter();
+                entries.find_map(|entry| {
+                    let groups = entry.groups.lock();
+                    let first = groups.iter().next()?;
+                    first.attachment.lock().as_ref().map(|held| held.group().id())
+                })
+            };
+            let Some(group) = next else { return };
+            drop(self.detach_group(group));
+        }
+    }
+}
+
+impl<M: Memory, R: RawLock> fmt::Debug for Container<M, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Container")
+            .field("windows", &state.windows)
+            .field("mappings", &state.mappings.len())
+            .field("operations", &state.operations)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A group that could not be attached: why, and the right over it back.
+pub struct Refused<R: RawLock = SpinLock> {
+    /// Why.
+    pub error: AttachGroupError,
+    /// The group, blocked as it was before.
+    pub ownership: Ownership<R>,
+}
+
+impl<R: RawLock> fmt::Debug for Refused<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("error", &self.error).finish_non_exhaustive()
+    }
+}

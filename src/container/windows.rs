@@ -1,0 +1,127 @@
+//! The usable IOVAs of a container: apertures of its domains minus reserved regions.
+//!
+//! Rules T1-042, T1-190 to T1-201. All arithmetic is on inclusive ends, and changes are made on a
+//! copy that replaces the live list when nothing can fail any more (rule T1-196).
+
+use crate::addr::{Iova, IovaRange};
+use crate::error::OutOfMemory;
+use crate::pool::{Pool, PoolVec};
+use crate::reserved::{ReservedKind, ReservedRegions};
+
+/// Disjoint ranges in ascending order. Empty: no constraint, no domain has been seen yet.
+#[derive(Debug)]
+pub(super) struct Windows {
+    ranges: PoolVec<IovaRange>,
+    pool: &'static Pool,
+}
+
+impl Windows {
+    pub(super) const fn new(pool: &'static Pool) -> Self {
+        Self { ranges: PoolVec::new(pool), pool }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    pub(super) fn as_slice(&self) -> &[IovaRange] {
+        &self.ranges
+    }
+
+    /// Whether `range` may be mapped: inside one single window (rule T1-197).
+    pub(super) fn allow(&self, range: IovaRange) -> bool {
+        self.ranges.is_empty() || self.ranges.iter().any(|window| window.encloses(range))
+    }
+
+    /// A copy clipped to `aperture`; everything inside it if there was no constraint.
+    pub(super) fn clipped(&self, aperture: IovaRange) -> Result<Self, OutOfMemory> {
+        let all = [IovaRange::ALL];
+        let old = if self.ranges.is_empty() { all.as_slice() } else { &*self.ranges };
+        let mut ranges = PoolVec::new(self.pool);
+        ranges.reserve(old.len())?;
+        for window in old.iter().filter_map(|window| window.intersection(aperture)) {
+            ranges.push(window)?;
+        }
+        Ok(Self { ranges, pool: self.pool })
+    }
+
+    /// Takes every region out that is not relaxable (rules T1-193, T1-194).
+    pub(super) fn subtract(&mut self, reserved: &ReservedRegions) -> Result<(), OutOfMemory> {
+        let real = |kind| kind != ReservedKind::DirectRelaxable;
+        for region in reserved.as_slice().iter().filter(|region| real(region.kind)) {
+            self.subtract_one(region.range)?;
+        }
+        Ok(())
+    }
+
+    fn subtract_one(&mut self, hole: IovaRange) -> Result<(), OutOfMemory> {
+        let mut index = 0;
+        while let Some(window) = self.ranges.get(index).copied() {
+            if !window.overlaps(hole) {
+                index += 1;
+                continue;
+            }
+            self.ranges.remove(index);
+            // `below` and `above` exist only where the hole does not reach the end of the space.
+            let below = hole.first().0.checked_sub(1).map(Iova);
+            let above = hole.last().checked_add(1);
+            for part in [
+                below.and_then(|last| IovaRange::new(window.first(), last)),
+                above.and_then(|first| IovaRange::new(first, window.last())),
+            ] {
+                if let Some(part) = part {
+                    self.ranges.insert(index, part)?;
+                    index += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reserved::ReservedRegion;
+
+    static POOL: Pool = Pool::heap();
+
+    fn range(first: u64, last: u64) -> IovaRange {
+        IovaRange::new(Iova(first), Iova(last)).unwrap()
+    }
+
+    fn minus(windows: &Windows, holes: &[IovaRange]) -> Windows {
+        let mut reserved = ReservedRegions::new();
+        for hole in holes {
+            reserved.add(ReservedRegion { range: *hole, kind: ReservedKind::Reserved }).unwrap();
+        }
+        let mut copy = windows.clipped(IovaRange::ALL).unwrap();
+        copy.subtract(&reserved).unwrap();
+        copy
+    }
+
+    #[test]
+    fn the_first_domain_gives_its_aperture_minus_regions() {
+        // T1-190, T1-193
+        let windows = Windows::new(&POOL).clipped(range(0, 0xffff)).unwrap();
+        let holes = [range(0x1000, 0x1fff), range(0xf000, 0x1_0000)];
+        let left = minus(&windows, &holes);
+        assert_eq!(left.as_slice(), [range(0, 0xfff), range(0x2000, 0xefff)]);
+        assert!(left.allow(range(0x2000, 0xefff)) && !left.allow(range(0xfff, 0x2000)));
+    }
+
+    #[test]
+    fn a_range_of_one_address_at_the_edge_of_a_clip_stays() {
+        // W-07
+        let windows = minus(&Windows::new(&POOL), &[range(0x1001, u64::MAX)]);
+        let clipped = windows.clipped(range(0x1000, 0x2000)).unwrap();
+        assert_eq!(clipped.as_slice(), [range(0x1000, 0x1000)]);
+    }
+
+    #[test]
+    fn holes_at_both_ends_of_the_space_do_not_wrap() {
+        let left = minus(&Windows::new(&POOL), &[range(0, 0), range(u64::MAX, u64::MAX)]);
+        assert_eq!(left.as_slice(), [range(1, u64::MAX - 1)]);
+        assert!(minus(&Windows::new(&POOL), &[IovaRange::ALL]).is_empty());
+    }
+}

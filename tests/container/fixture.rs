@@ -1,0 +1,182 @@
+//! A container, groups behind up to three software units, and a memory provider with a script.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use iommu::addr::{Iova, PhysAddr};
+use iommu::container::{Container, Memory, Operations, Options, PinError, Pinned};
+use iommu::device::DeviceId;
+use iommu::driver::EndpointId;
+use iommu::fault::Access;
+use iommu::group::{Group, GroupId, OwnerId, Ownership};
+use iommu::instance::Instance;
+use iommu::pool::{Pool, Shared};
+use iommu::prot::Prot;
+use iommu::registry::{DeviceInfo, Registry};
+use iommu::sim::{Sim, SimConfig};
+
+pub const PAGE: u64 = 0x1000;
+
+/// Frames by a script: scattered where told, missing where told, and every pin counted.
+#[derive(Default)]
+pub struct Script {
+    state: Mutex<ScriptState>,
+}
+
+#[derive(Default)]
+struct ScriptState {
+    pins: BTreeMap<u64, u64>,
+    refuse: Option<(u64, PinError)>,
+    refused: u64,
+    scattered: bool,
+}
+
+impl Script {
+    /// Every page is its own run: consecutive pages are 16 pages apart in memory.
+    pub fn scatter(&self) {
+        self.state.lock().unwrap().scattered = true;
+    }
+
+    /// Refuses the `n`-th pin from now on, once.
+    pub fn refuse(&self, n: u64, error: PinError) {
+        self.state.lock().unwrap().refuse = Some((n, error));
+    }
+
+    pub fn refuse_none(&self) -> u64 {
+        let mut state = self.state.lock().unwrap();
+        state.refuse = None;
+        std::mem::take(&mut state.refused)
+    }
+
+    /// Pinned pages, each as often as it is pinned.
+    pub fn pins(&self) -> u64 {
+        self.state.lock().unwrap().pins.values().sum()
+    }
+}
+
+impl Memory for Script {
+    fn page_size(&self) -> u64 {
+        PAGE
+    }
+
+    fn pin(&self, vaddr: u64, pages: u64, _prot: Prot) -> Result<Pinned, PinError> {
+        let mut state = self.state.lock().unwrap();
+        if let Some((left, error)) = state.refuse {
+            if left == 0 {
+                state.refuse = None;
+                state.refused += 1;
+                return Err(error);
+            }
+            state.refuse = Some((left - 1, error));
+        }
+        let (phys, pages) =
+            if state.scattered { (vaddr * 16, 1) } else { (vaddr + 0x4000_0000, pages) };
+        for page in 0..pages {
+            *state.pins.entry(phys + page * PAGE).or_default() += 1;
+        }
+        Ok(Pinned { phys: PhysAddr(phys), pages })
+    }
+
+    fn unpin(&self, run: Pinned, _prot: Prot) {
+        let mut state = self.state.lock().unwrap();
+        for page in 0..run.pages {
+            let key = run.phys.0 + page * PAGE;
+            let count = state.pins.get_mut(&key).expect("unpinned a page that is not pinned");
+            *count -= 1;
+            if *count == 0 {
+                state.pins.remove(&key);
+            }
+        }
+    }
+}
+
+/// Units, each with groups of one device; endpoint ids count up from 1 over all of them.
+pub struct World {
+    pub pool: &'static Pool,
+    pub registry: Registry,
+    pub units: Vec<(Sim, Shared<Instance>)>,
+    pub container: Container<&'static Script>,
+    pub memory: &'static Script,
+    next: Mutex<u32>,
+}
+
+impl World {
+    pub fn new(units: usize) -> Self {
+        Self::with(vec![SimConfig::default(); units])
+    }
+
+    pub fn with(configs: Vec<SimConfig>) -> Self {
+        Self::open(configs, Options { allow_unsafe_interrupts: true, ..Options::default() })
+    }
+
+    pub fn open(configs: Vec<SimConfig>, options: Options) -> Self {
+        let pool: &'static Pool = Box::leak(Box::new(Pool::heap()));
+        let registry = Registry::new(pool);
+        let units = configs.into_iter().map(|config| {
+            let sim = Sim::with(config);
+            let instance = registry.add_instance(sim.driver()).unwrap();
+            (sim, instance)
+        });
+        let units = units.collect();
+        let memory: &'static Script = Box::leak(Box::default());
+        let container = Container::new(pool, memory, options);
+        Self { pool, registry, units, container, memory, next: Mutex::new(1) }
+    }
+
+    /// A new group behind `unit`, claimed, and its endpoint.
+    pub fn group(&self, unit: usize) -> (Ownership, u32) {
+        let endpoint = {
+            let mut next = self.next.lock().unwrap();
+            *next += 1;
+            *next
+        };
+        let info = DeviceInfo {
+            id: DeviceId(endpoint.into()),
+            endpoints: &[EndpointId(endpoint)],
+            with: None,
+        };
+        let group = self.registry.add_device(&self.units[unit].1, &info).unwrap();
+        (Group::claim(&group, OwnerId(1)).unwrap(), endpoint)
+    }
+
+    /// A new group behind `unit`, attached to the container.
+    pub fn attached(&self, unit: usize) -> (GroupId, u32) {
+        let (ownership, endpoint) = self.group(unit);
+        let id = ownership.group().id();
+        self.container.attach_group(ownership).unwrap();
+        (id, endpoint)
+    }
+
+    pub fn reaches(&self, unit: usize, endpoint: u32, iova: u64) -> Option<u64> {
+        let found = self.units[unit].0.reach(EndpointId(endpoint), Iova(iova), Access::READ);
+        found.ok().map(|phys| phys.0)
+    }
+
+    /// Operations of one call.
+    pub fn cost(&self, call: impl FnOnce()) -> Operations {
+        let before = self.container.operations();
+        call();
+        self.container.operations().since(&before)
+    }
+
+    /// Everything that must be equal after a failed call (T1-169, T1-722).
+    pub fn digest(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        let mut windows = vec![];
+        self.container.for_each_window(|window| windows.push(window));
+        let mut units: Vec<_> = self.units.iter().map(|(sim, _)| sim.digest()).collect();
+        for unit in &mut units {
+            unit.retain(|(_, domain, _)| domain.0 != 0);
+        }
+        let container = &self.container;
+        (
+            (windows, units, self.memory.pins(), self.pool.usage()),
+            (container.domain_count(), container.group_count(), container.mapping_count()),
+            (container.free_mappings(), container.page_sizes()),
+        )
+    }
+}
+
+/// Attaches that succeeded and failed, domains allocated and freed, detaches.
+pub fn shape(cost: Operations) -> [u64; 5] {
+    [cost.dom_alloc, cost.attach_ok, cost.attach_fail, cost.detach, cost.dom_free]
+}

@@ -1,0 +1,5 @@
+//! The type1 container against software IOMMUs.
+
+mod attach;
+mod dma;
+mod fixture;
