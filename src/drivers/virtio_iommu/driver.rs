@@ -1,0 +1,344 @@
+//! `impl Driver`: what each call sends, and what its answers mean.
+//!
+//! Lock: every call that sends takes the lock of the request queue for its whole length, so that
+//! batches of several callers don't mix. The core holds the lock of the domain above it.
+
+use core::sync::atomic::Ordering;
+
+use super::event::Event;
+use super::request::{Answer, Answers, Dead, Request, Requests, halves, run_halves};
+use super::wire::Status;
+use super::{Features, VirtioIommu, probe};
+use crate::addr::IovaRange;
+use crate::driver::{
+    AttachFailure, Counters, DomainId, DomainView, Driver, EndpointId, Gather, Geometry, Health,
+    Left, Run,
+};
+use crate::error::{AttachError, DomainError, MapError, ProbeError, UnmapError};
+use crate::fault::DriverFault;
+use crate::platform::Platform;
+use crate::prot::Prot;
+use crate::reserved::ReservedRegions;
+use crate::sync::RawLock;
+use crate::trace::emit;
+use crate::virtio::transport::Transport;
+
+impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
+    fn geometry(&self) -> Geometry {
+        Geometry { page_sizes: self.config().page_sizes, aperture: self.config().input_range }
+    }
+
+    fn probe(&self, endpoint: EndpointId) -> Result<ReservedRegions, ProbeError> {
+        if !self.features().contains(Features::PROBE) {
+            return probe::parse(0, |_, _| ());
+        }
+        let mut requests = self.requests.lock();
+        if self.is_poisoned() {
+            return Err(ProbeError::Io);
+        }
+        match requests.probe(&self.unit(), endpoint) {
+            Ok(Answer::Done) => {
+                let (len, read) = requests.properties();
+                probe::parse(len, read)
+            }
+            Ok(Answer::Refused(Status::NOENT)) => Err(ProbeError::NoDevice),
+            Ok(Answer::Refused(Status::NOMEM)) => Err(ProbeError::OutOfMemory),
+            Ok(Answer::Refused(Status::UNSUPP)) => Err(ProbeError::Unsupported),
+            Ok(Answer::Refused(_) | Answer::Unclear) => Err(ProbeError::Io),
+            Err(dead) => {
+                self.poison(&mut requests, dead);
+                Err(ProbeError::Io)
+            }
+        }
+    }
+
+    fn blocked(&self) -> DomainId {
+        self.ids.lock().blocked()
+    }
+
+    fn alloc_domain(&self) -> Result<DomainId, DomainError> {
+        if self.is_poisoned() {
+            return Err(DomainError::Io);
+        }
+        self.ids.lock().take()
+    }
+
+    fn free_domain(&self, id: DomainId) {
+        self.ids.lock().give_back(id);
+    }
+
+    fn attach(
+        &self,
+        endpoints: &[EndpointId],
+        new: &DomainView<'_>,
+        _old: Option<DomainId>,
+    ) -> Result<(), AttachFailure> {
+        let mut requests = self.requests.lock();
+        if self.is_poisoned() {
+            return Err(AttachFailure::untouched(AttachError::Io));
+        }
+        let moved = self.move_endpoints(&mut requests, endpoints, new);
+        if moved.is_err() {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
+        moved
+    }
+
+    fn map(&self, domain: &DomainView<'_>, runs: &[Run]) -> Result<(), MapError> {
+        let mmio = self.features().contains(Features::MMIO);
+        if runs.iter().any(|run| run.prot.contains(Prot::MMIO) && !mmio) {
+            return Err(MapError::InvalidArg); // rule C-262
+        }
+        let mut requests = self.requests.lock();
+        if self.is_poisoned() {
+            return Err(MapError::Io);
+        }
+        if domain.endpoints == 0 {
+            return Ok(()); // the record is replayed at the first attach
+        }
+        self.map_all(&mut requests, domain.id, runs)
+    }
+
+    fn unmap(
+        &self,
+        domain: &DomainView<'_>,
+        ranges: &[IovaRange],
+        _gather: &mut Gather,
+    ) -> Result<(), UnmapError> {
+        if domain.endpoints == 0 {
+            return Ok(()); // the device does not know the domain
+        }
+        let mut requests = self.requests.lock();
+        if self.is_poisoned() {
+            return Err(UnmapError::Io);
+        }
+        let ranges = ranges.iter().flat_map(|range| uncut(domain, *range));
+        self.unmap_all(&mut requests, domain.id, ranges).map_err(|dead| {
+            self.poison(&mut requests, dead);
+            UnmapError::Io
+        })
+    }
+
+    /// Nothing is due: [`unmap`](Driver::unmap) returns after the device forgot the range.
+    fn sync(&self, _domain: &DomainView<'_>, gather: &mut Gather) -> Result<(), UnmapError> {
+        gather.clear();
+        Ok(())
+    }
+
+    fn take_faults(&self, sink: &mut dyn FnMut(DriverFault)) -> u64 {
+        let mut malformed = 0;
+        let limit = self.events.lock().capacity();
+        for _ in 0..limit {
+            if self.is_poisoned() {
+                return malformed;
+            }
+            let taken = self.events.lock().take(&self.platform); // the lock ends here
+            match taken {
+                Ok(None) => break,
+                Ok(Some(Event::Fault(fault))) => sink(fault),
+                Ok(Some(Event::Malformed)) => malformed += 1,
+                Err(violation) => {
+                    self.poison(&mut self.requests.lock(), Dead::Ring(violation));
+                    return malformed;
+                }
+            }
+        }
+        self.events.lock().publish(&self.unit());
+        malformed
+    }
+
+    fn counters(&self) -> Counters {
+        let requests = self.requests.lock().counters;
+        let events = self.events.lock();
+        Counters {
+            notifies: requests.notifies + events.notifies,
+            faults: events.faults,
+            bad_faults: events.bad_faults,
+            ..requests
+        }
+    }
+
+    fn health(&self) -> Health {
+        if self.is_poisoned() { Health::Poisoned } else { Health::Good }
+    }
+}
+
+impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
+    /// ATTACH for each endpoint; then, if the device did not know the domain, its mappings.
+    ///
+    /// The MAPs wait for the ATTACHes: requests of one notify may be done in any order.
+    fn move_endpoints(
+        &self,
+        requests: &mut Requests,
+        endpoints: &[EndpointId],
+        new: &DomainView<'_>,
+    ) -> Result<(), AttachFailure> {
+        let all = endpoints.len();
+        let failure = |error, refused, touched| {
+            Err(AttachFailure { error, refused, left: Left::Unknown, touched })
+        };
+        let attach =
+            |endpoint: &EndpointId| Request::Attach { domain: new.id, endpoint: *endpoint };
+        let mut left = endpoints.iter().map(attach);
+        let mut sent = 0;
+        while sent < all {
+            let answers = match requests.send(&self.unit(), &mut left) {
+                Ok(answers) => answers,
+                Err(dead) => {
+                    self.poison(requests, dead);
+                    return failure(AttachError::Io, sent, all);
+                }
+            };
+            if let Some((index, error)) = attach_error(&answers, new.endpoints > 0) {
+                return failure(error, sent + index, sent + answers.len());
+            }
+            sent += answers.len();
+        }
+        if new.endpoints > 0 || all == 0 {
+            return Ok(());
+        }
+        self.fill_domain(requests, new).or_else(|error| failure(error, 0, all))
+    }
+
+    /// Brings a domain that the device just made to what the record says.
+    fn fill_domain(
+        &self,
+        requests: &mut Requests,
+        domain: &DomainView<'_>,
+    ) -> Result<(), AttachError> {
+        if self.options.empty_new_domains || self.suspect.load(Ordering::Relaxed) {
+            let everything = halves(self.config().input_range);
+            match self.unmap_all(requests, domain.id, everything) {
+                Ok(()) => {}
+                // Here it is not a lie but a reason not to use the domain.
+                Err(Dead::UnmapRefused) => return Err(AttachError::Io),
+                Err(dead) => {
+                    self.poison(requests, dead);
+                    return Err(AttachError::Io);
+                }
+            }
+        }
+        let mut left = domain.mappings.iter().flat_map(|(range, target)| {
+            let run = Run { range, phys: target.phys, prot: target.prot };
+            run_halves(run).map(|run| Request::Map { domain: domain.id, run })
+        });
+        loop {
+            match requests.send(&self.unit(), &mut left) {
+                Ok(answers) if answers.is_empty() => return Ok(()),
+                Ok(answers) => match map_error(&answers) {
+                    None => {}
+                    Some(MapError::OutOfMemory) => return Err(AttachError::OutOfMemory),
+                    Some(_) => return Err(AttachError::Io),
+                },
+                Err(dead) => {
+                    self.poison(requests, dead);
+                    return Err(AttachError::Io);
+                }
+            }
+        }
+    }
+
+    /// One MAP per run; on a failure, one UNMAP for each that was done or may have been.
+    fn map_all(
+        &self,
+        requests: &mut Requests,
+        domain: DomainId,
+        runs: &[Run],
+    ) -> Result<(), MapError> {
+        let parts = runs.iter().flat_map(|run| run_halves(*run));
+        let mut left = parts.clone().map(|run| Request::Map { domain, run });
+        let mut done = 0;
+        loop {
+            let answers = match requests.send(&self.unit(), &mut left) {
+                Ok(answers) if answers.is_empty() => return Ok(()),
+                Ok(answers) => answers,
+                Err(dead) => {
+                    self.poison(requests, dead);
+                    return Err(MapError::Io);
+                }
+            };
+            let Some(error) = map_error(&answers) else {
+                done += answers.len();
+                continue;
+            };
+            let refused = |index: usize| matches!(answers.get(index), Some(Answer::Refused(_)));
+            let undo = parts.enumerate().take(done + answers.len()).filter_map(|(index, run)| {
+                let kept = index < done || !refused(index - done);
+                kept.then_some(run.range)
+            });
+            if let Err(dead) = self.unmap_all(requests, domain, undo) {
+                self.poison(requests, dead);
+            }
+            return Err(error);
+        }
+    }
+
+    /// One UNMAP per range. Any answer but OK means that the device may still reach the memory.
+    fn unmap_all(
+        &self,
+        requests: &mut Requests,
+        domain: DomainId,
+        ranges: impl Iterator<Item = IovaRange>,
+    ) -> Result<(), Dead> {
+        let mut left = ranges.map(|range| Request::Unmap { domain, range });
+        loop {
+            let answers = requests.send(&self.unit(), &mut left)?;
+            if answers.is_empty() {
+                return Ok(());
+            }
+            if let Some(bad) = answers.iter().find(|answer| **answer != Answer::Done) {
+                emit!(warn, "iommu: UNMAP in domain {}: {:?}", domain.0, bad);
+                return Err(Dead::UnmapRefused);
+            }
+        }
+    }
+}
+
+/// A range as UNMAPs carry it: as it is; the whole 64-bit space in two parts that cut no mapping.
+fn uncut(domain: &DomainView<'_>, range: IovaRange) -> impl Iterator<Item = IovaRange> + use<> {
+    let first = domain.mappings.get(range.first()).map(|(entry, _)| entry);
+    let parts = match first {
+        Some(first) if range == IovaRange::ALL && first != IovaRange::ALL => {
+            let rest = first.last().checked_add(1);
+            [Some(first), rest.and_then(|rest| IovaRange::new(rest, range.last()))]
+        }
+        _ => [Some(range), None],
+    };
+    parts.into_iter().flatten().flat_map(halves)
+}
+
+/// The worst answer to a batch of ATTACHes, and the index of the first bad one.
+///
+/// Only UNSUPP can be soft, and only where the domain has another endpoint: the specification
+/// reserves it for "can't share" (virtio 1.2 §5.13.6.3.2). Any other status is hard (rule C-256).
+fn attach_error(answers: &Answers, shared: bool) -> Option<(usize, AttachError)> {
+    let index = answers.iter().position(|answer| *answer != Answer::Done)?;
+    let mut worst = AttachError::Incompatible;
+    for answer in answers.iter().skip(index) {
+        let error = match *answer {
+            Answer::Done => continue,
+            Answer::Refused(Status::UNSUPP) if shared => continue,
+            Answer::Refused(Status::NOENT) => AttachError::NoDevice,
+            Answer::Refused(Status::NOMEM) => AttachError::OutOfMemory,
+            Answer::Refused(_) | Answer::Unclear => AttachError::Io,
+        };
+        emit!(warn, "iommu: ATTACH: {:?}", answer);
+        if worst != AttachError::Io {
+            worst = error;
+        }
+    }
+    Some((index, worst))
+}
+
+/// The worst answer to a batch of MAPs. What the core checked and the device refuses is `Io`.
+fn map_error(answers: &Answers) -> Option<MapError> {
+    let mut worst = None;
+    for answer in answers.iter().filter(|answer| **answer != Answer::Done) {
+        emit!(warn, "iommu: MAP: {:?}", answer);
+        worst = match *answer {
+            Answer::Refused(Status::NOMEM) => worst.or(Some(MapError::OutOfMemory)),
+            _ => Some(MapError::Io),
+        };
+    }
+    worst
+}

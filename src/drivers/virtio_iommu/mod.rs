@@ -1,0 +1,304 @@
+//! virtio-iommu: the driver of the paravirtual IOMMU. virtio 1.2 §5.13.
+//!
+//! [`VirtioIommu::new`] starts a device on a [`Transport`]; give the result to
+//! [`Registry::add_instance`](crate::registry::Registry::add_instance).
+//!
+//! # What the device forgets
+//!
+//! A domain exists in the device only while an endpoint is attached (rule C-259). So a map or unmap
+//! of a domain without endpoints sends nothing, and the attach that ends this sends every mapping
+//! of the record: one ATTACH per endpoint, and one MAP per mapping. Neighbours are not joined into
+//! one MAP, although that would be fewer requests: an UNMAP must not cut what one MAP made, so the
+//! next unmap of a part would fail (rule C-267).
+//!
+//! # How DMA stays blocked
+//!
+//! An unattached endpoint bypasses the device as long as the configuration says so, and by default
+//! it does (rule C-269). Start-up clears the `bypass` byte where the device has one, and checks that
+//! it stays clear; where it has none (`BYPASS_CONFIG` not offered) the specification has unattached
+//! endpoints blocked, because `BYPASS` is never accepted. To block an endpoint it is *attached to
+//! one domain that stays empty for ever*; DETACH is never sent (rule C-270). So
+//! [`release`](Driver::release) sends nothing: endpoints whose device is gone stay on that domain.
+//!
+//! # When the device lies
+//!
+//! A missing answer, a broken ring, `DEVICE_NEEDS_RESET` or a refused undo *poisons* the instance:
+//! the device is reset, which drops every domain, and later calls give `Io` at once. DMA memory goes
+//! back only after the device confirmed a reset; otherwise it is leaked, with a warning.
+//!
+//! # Locks
+//!
+//! Three, none of them ever held together: the request queue (held while the device works, for at
+//! most [`Options::wait_limit_ns`] per batch), the event queue, and the table of domain ids. The
+//! first is taken under the lock of the domain that a call is about.
+
+mod config;
+mod driver;
+mod error;
+mod event;
+mod ids;
+mod probe;
+mod request;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+pub use config::{Config, ConfigField, Features, MAX_PROBE_SIZE};
+pub use error::InitError;
+
+use crate::platform::Platform;
+use crate::pool::Pool;
+use crate::sync::{Mutex, RawLock, SpinLock};
+use crate::trace::emit;
+use crate::virtio::queue::SplitQueue;
+use crate::virtio::transport::{InterruptStatus, Transport, TransportError};
+use crate::virtio::{DeviceStatus, NegotiationError, Quiet, negotiate, reset};
+use config::BYPASS_OFFSET;
+use event::{EVENT_QUEUE, Events};
+use ids::DomainIds;
+use request::{Dead, REQUEST_QUEUE, Requests, Unit};
+
+/// The virtio device id of an IOMMU.
+pub const DEVICE_ID: u32 = 23;
+
+/// How an instance is driven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// How long the device may take for one batch of requests, or for a reset, in nanoseconds.
+    /// After that it is taken for broken.
+    ///
+    /// Seconds, not microseconds: a host may hold a request back until another process of its
+    /// gives up memory.
+    pub wait_limit_ns: u64,
+    /// Whether the device raises an interrupt for fault records. Requests are always polled for.
+    pub interrupts: bool,
+    /// Whether the IOMMU's own accesses to its queues reach memory at the addresses that
+    /// [`Platform::alloc_dma`] gives, even where the device asks for `VIRTIO_F_ACCESS_PLATFORM`.
+    ///
+    /// Without this promise the bit is not accepted; QEMU crashes when its virtio-iommu is put
+    /// behind itself.
+    pub own_dma_is_identity: bool,
+    /// Whether each domain is emptied in the device (one UNMAP over everything) before it is used.
+    ///
+    /// For devices whose reset does not drop domains, such as cloud-hypervisor's: an earlier driver
+    /// may have left mappings under our ids. Costs one request per attach to an unused domain. It
+    /// is done anyway once an attach has failed, because then it isn't known what the device kept.
+    pub empty_new_domains: bool,
+}
+
+impl Default for Options {
+    /// Five seconds; everything else off.
+    fn default() -> Self {
+        Self {
+            wait_limit_ns: 5_000_000_000,
+            interrupts: false,
+            own_dma_is_identity: false,
+            empty_new_domains: false,
+        }
+    }
+}
+
+/// One virtio-iommu, started.
+///
+/// Dropping it resets the device and gives its DMA memory back, or leaks it if the device does not
+/// confirm.
+pub struct VirtioIommu<P: Platform, T: Transport, R: RawLock = SpinLock> {
+    platform: P,
+    transport: T,
+    options: Options,
+    features: Features,
+    config: Config,
+    /// Set under the lock of the request queue, never cleared.
+    poisoned: AtomicBool,
+    /// Whether an attach has failed, so that domains of the device may hold more than we know. Set
+    /// under the lock of the request queue, never cleared.
+    suspect: AtomicBool,
+    requests: Mutex<R, Requests>,
+    events: Mutex<R, Events>,
+    ids: Mutex<R, DomainIds>,
+}
+
+impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
+    /// Resets and starts the device: features, configuration, queues, and out of bypass.
+    ///
+    /// When this returns `Ok`, an endpoint that is on no domain reaches nothing. Number the PCI
+    /// buses and turn off the bus mastering of unknown state before.
+    ///
+    /// # Errors
+    ///
+    /// Each variant of [`InitError`] says what is wrong with the device.
+    pub fn new(
+        platform: P,
+        mut transport: T,
+        pool: &'static Pool,
+        options: Options,
+    ) -> Result<Self, InitError> {
+        match transport.device_id() {
+            DEVICE_ID => {}
+            device_id => return Err(InitError::NotAnIommu { device_id }),
+        }
+        let quiet = reset(&platform, &transport, options.wait_limit_ns);
+        let quiet = quiet.map_err(|_| InitError::NoReset)?;
+        let features = accept(&mut transport, &options)?;
+        let config = Config::read(&transport, features)?;
+        let request_size = queue_size(&mut transport, REQUEST_QUEUE, 2)?;
+        let event_size = queue_size(&mut transport, EVENT_QUEUE, 1)?;
+        let mut requests = Requests::new(&platform, request_size, config.probe_size, &quiet)?;
+        let events = Events::new(&platform, event_size, options.interrupts, &quiet)
+            .inspect_err(|_| requests.release(&platform, &quiet))?;
+        let ids = DomainIds::new(pool, config.first_domain, config.last_domain);
+        let mut this = Self {
+            platform,
+            transport,
+            options,
+            features,
+            config,
+            poisoned: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
+            requests: Mutex::new(requests),
+            events: Mutex::new(events),
+            ids: Mutex::new(ids),
+        };
+        this.start()?; // on an error `Drop` resets the device and frees the memory
+        emit!(debug, "iommu: virtio-iommu started, features {:#x}", this.features.bits());
+        Ok(this)
+    }
+
+    /// The features in force: what is offered and of use to us.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What the device says about itself.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The options of [`new`](Self::new).
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Reads what an interrupt of the device was about and lowers its line. Takes no lock, so an
+    /// interrupt handler may call it; on `QUEUE` let a task call
+    /// [`take_faults`](crate::driver::Driver::take_faults), on `CONFIG` [`check`](Self::check).
+    pub fn take_interrupt(&self) -> InterruptStatus {
+        self.transport.take_interrupt()
+    }
+
+    /// Asks the device whether it gave up; if so the instance is poisoned. Costs a register read.
+    pub fn check(&self) {
+        if !self.is_poisoned() && self.transport.status().contains(DeviceStatus::DEVICE_NEEDS_RESET)
+        {
+            self.poison(&mut self.requests.lock(), Dead::NeedsReset);
+        }
+    }
+
+    /// From the queues to DRIVER_OK and out of bypass, in the order of virtio 1.2 §3.1.1.
+    fn start(&mut self) -> Result<(), InitError> {
+        self.transport.enable_queue(REQUEST_QUEUE, &self.requests.get_mut().setup())?;
+        self.transport.enable_queue(EVENT_QUEUE, &self.events.get_mut().setup())?;
+        let status = self.transport.status() | DeviceStatus::DRIVER_OK;
+        self.transport.set_status(status);
+        if self.features.contains(Features::BYPASS_CONFIG) {
+            // Written even if it reads 0: cloud-hypervisor reads 0 and bypasses until it is written.
+            self.transport.config_write_u8(BYPASS_OFFSET, 0);
+            if self.transport.config_read_u8(BYPASS_OFFSET) != 0 {
+                return Err(InitError::BypassStuck);
+            }
+        }
+        let unit = unit(&self.platform, &self.transport, &self.options);
+        self.events.get_mut().publish(&unit);
+        if self.transport.status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
+            return Err(InitError::NeedsReset);
+        }
+        Ok(())
+    }
+
+    fn unit(&self) -> Unit<'_, P, T> {
+        unit(&self.platform, &self.transport, &self.options)
+    }
+
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Gives the instance up and resets the device. `_requests` proves that the lock is held.
+    fn poison(&self, _requests: &mut Requests, cause: Dead) {
+        if self.poisoned.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        emit!(warn, "iommu: virtio-iommu gave up: {:?}", cause);
+        if self.reset().is_none() {
+            emit!(warn, "iommu: no confirmation of the reset");
+        }
+    }
+
+    fn reset(&self) -> Option<Quiet> {
+        reset(&self.platform, &self.transport, self.options.wait_limit_ns).ok()
+    }
+}
+
+impl<P: Platform, T: Transport, R: RawLock> Drop for VirtioIommu<P, T, R> {
+    fn drop(&mut self) {
+        let Some(quiet) = self.reset() else {
+            emit!(warn, "iommu: no confirmation of the reset, DMA memory is leaked");
+            return;
+        };
+        self.requests.get_mut().release(&self.platform, &quiet);
+        self.events.get_mut().release(&self.platform, &quiet);
+    }
+}
+
+impl<P: Platform, T: Transport, R: RawLock> fmt::Debug for VirtioIommu<P, T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VirtioIommu")
+            .field("features", &self.features)
+            .field("config", &self.config)
+            .field("poisoned", &self.is_poisoned())
+            .finish_non_exhaustive()
+    }
+}
+
+fn unit<'a, P, T>(platform: &'a P, transport: &'a T, options: &Options) -> Unit<'a, P, T> {
+    Unit { platform, transport, limit_ns: options.wait_limit_ns }
+}
+
+/// Accepts what we use of what is offered. `BYPASS` never: it would free unattached endpoints.
+fn accept<T: Transport>(transport: &mut T, options: &Options) -> Result<Features, InitError> {
+    let required = Features::VERSION_1 | Features::MAP_UNMAP;
+    let mut wanted = required
+        | Features::INPUT_RANGE
+        | Features::DOMAIN_RANGE
+        | Features::PROBE
+        | Features::MMIO
+        | Features::BYPASS_CONFIG;
+    wanted.set(Features::ACCESS_PLATFORM, options.own_dma_is_identity);
+    match negotiate(transport, wanted.bits(), required.bits()) {
+        Ok(accepted) => Ok(Features::from_bits_truncate(accepted)),
+        Err(NegotiationError::Missing(bits)) if bits & Features::VERSION_1.bits() != 0 => {
+            Err(InitError::NoVersion1)
+        }
+        Err(NegotiationError::Missing(_)) => Err(InitError::NoMapUnmap),
+        Err(NegotiationError::Refused) => Err(InitError::FeaturesRefused),
+    }
+}
+
+/// The size that `queue` will have: room for one chain of `descriptors` at least.
+fn queue_size<T: Transport>(
+    transport: &mut T,
+    queue: u16,
+    descriptors: u16,
+) -> Result<u16, InitError> {
+    let size = SplitQueue::size_for(transport.queue_max(queue));
+    if size < descriptors {
+        return Err(TransportError::NoQueue(queue).into());
+    }
+    Ok(size)
+}

@@ -1,0 +1,377 @@
+//! The request queue: builds requests, sends a batch under one notify, waits, collects answers.
+//!
+//! Lock: [`Requests`] is what the lock of the request queue guards; it is held while the device
+//! works, for at most the wait limit per batch. Each chain of the queue owns one slot of DMA memory,
+//! so a request needs no allocation, and no memory of a caller is ever shown to the device.
+//!
+//! [`Requests::submit`] and [`Requests::collect`] are apart so that a pair of calls that doesn't
+//! block can be built on them.
+
+use heapless::Vec;
+use zerocopy::IntoBytes;
+
+use super::wire::{
+    AttachReq, MAP_F_MMIO, MAP_F_READ, MAP_F_WRITE, MapReq, ProbeReq, ReqHead, ReqTail,
+    RequestType, Status, UnmapReq,
+};
+use crate::addr::{Iova, IovaRange, PhysAddr};
+use crate::driver::{Counters, DomainId, EndpointId, Run};
+use crate::error::OutOfMemory;
+use crate::platform::Platform;
+use crate::prot::Prot;
+use crate::trace::emit;
+use crate::virtio::dma::DmaBuffer;
+use crate::virtio::queue::{ChainKind, MAX_QUEUE_SIZE, RingViolation, Segment, SplitQueue, Used};
+use crate::virtio::transport::{QueueSetup, Transport};
+use crate::virtio::{Deadline, DeviceStatus, Quiet};
+
+/// The number of the request queue.
+pub(super) const REQUEST_QUEUE: u16 = 0;
+
+/// The most requests of one batch: two descriptors each.
+pub(super) const MAX_BATCH: usize = MAX_QUEUE_SIZE as usize / 2;
+
+/// Bytes per slot: the longest request, its tail, and the rest of a cache line.
+const SLOT_LEN: usize = 64;
+/// Where the writable part of a slot starts.
+const TAIL_OFFSET: usize = 40;
+const _: () = assert!(size_of::<MapReq>() <= TAIL_OFFSET);
+const _: () = assert!(TAIL_OFFSET + size_of::<ReqTail>() <= SLOT_LEN);
+
+const TAIL_LEN: u32 = size_of::<ReqTail>() as u32;
+
+/// Where the writable part of the PROBE buffer starts.
+const PROBE_REPLY: usize = size_of::<ProbeReq>();
+
+/// How long a batch takes before the device is asked whether it gave up; doubled each time, because
+/// asking is an exit.
+const FIRST_STATUS_CHECK_NS: u64 = 1_000_000;
+
+/// A request of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Request {
+    Attach { domain: DomainId, endpoint: EndpointId },
+    Map { domain: DomainId, run: Run },
+    Unmap { domain: DomainId, range: IovaRange },
+}
+
+/// What the device made of one request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(super) enum Answer {
+    Done,
+    /// Not done.
+    Refused(Status),
+    /// Done or not: the device did not say (rule 11.4), or not in words that we know.
+    Unclear,
+}
+
+/// The answers of a batch, in the order of its requests.
+pub(super) type Answers = Vec<Answer, MAX_BATCH>;
+
+/// Why the device can't be used any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(super) enum Dead {
+    TimedOut,
+    NeedsReset,
+    Ring(RingViolation),
+    /// The device did not confirm an UNMAP: it may still reach the memory.
+    UnmapRefused,
+}
+
+/// What a queue needs to reach its device.
+pub(super) struct Unit<'a, P, T> {
+    pub(super) platform: &'a P,
+    pub(super) transport: &'a T,
+    /// How long one batch may take.
+    pub(super) limit_ns: u64,
+}
+
+/// The request queue, its slots, and what was sent.
+pub(super) struct Requests {
+    queue: SplitQueue,
+    slots: DmaBuffer,
+    /// For PROBE, which is sent alone (QEMU before 7.2.5 garbles what follows it in a batch).
+    probe: DmaBuffer,
+    probe_size: u32,
+    /// For each chain, the place of its request in the batch.
+    places: [u8; MAX_BATCH],
+    pub(super) counters: Counters,
+}
+
+/// The wait for one batch. The limit counts from the first look that found nothing, and is not
+/// extended by completions: a device that trickles them can't hold the lock longer.
+struct Wait {
+    deadline: Option<Deadline>,
+    next_check_ns: u64,
+}
+
+impl Answer {
+    /// Reads an answer: 0 bytes are a failure whatever the status says, and only the exact length
+    /// counts (virtio 1.2 §5.13.6; rules 11.4 and 11.5).
+    fn new(used: u32, expected: u32, status: Status) -> Self {
+        if used != expected {
+            emit!(
+                warn,
+                "iommu: {} bytes answered, {} expected, status {}",
+                used,
+                expected,
+                status.0
+            );
+            return Self::Unclear;
+        }
+        match status {
+            Status::OK => Self::Done,
+            Status(1..=8) => Self::Refused(status),
+            Status(unknown) => {
+                emit!(warn, "iommu: unknown status {}", unknown);
+                Self::Unclear
+            }
+        }
+    }
+}
+
+impl Requests {
+    /// Takes memory for a queue of `size` descriptors and for PROBE answers of `probe_size` bytes.
+    pub(super) fn new<P: Platform>(
+        platform: &P,
+        size: u16,
+        probe_size: u32,
+        quiet: &Quiet,
+    ) -> Result<Self, OutOfMemory> {
+        let mut queue = SplitQueue::new(platform, size, ChainKind::ReadableWritable, false)?;
+        let slots = DmaBuffer::new(platform, usize::from(queue.chains()) * SLOT_LEN);
+        let mut slots = slots.inspect_err(|_| queue.release(platform, quiet))?;
+        let probe_len = PROBE_REPLY + probe_size as usize + size_of::<ReqTail>();
+        let probe = DmaBuffer::new(platform, probe_len).inspect_err(|_| {
+            slots.release(platform, quiet);
+            queue.release(platform, quiet);
+        })?;
+        let (places, counters) = ([0; MAX_BATCH], Counters::default());
+        Ok(Self { queue, slots, probe, probe_size, places, counters })
+    }
+
+    pub(super) fn setup(&self) -> QueueSetup {
+        self.queue.setup()
+    }
+
+    /// Gives the memory back after a reset.
+    pub(super) fn release<P: Platform>(&mut self, platform: &P, quiet: &Quiet) {
+        self.queue.release(platform, quiet);
+        self.slots.release(platform, quiet);
+        self.probe.release(platform, quiet);
+    }
+
+    /// Sends the next requests of `requests`, as many as the ring holds, under one notify, and
+    /// waits for all of them. No answers: there was no request left.
+    pub(super) fn send<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+        requests: &mut impl Iterator<Item = Request>,
+    ) -> Result<Answers, Dead> {
+        let sent = self.submit(unit, requests);
+        self.collect(unit, sent)
+    }
+
+    /// Puts requests into the ring until it is full, and notifies. Returns how many.
+    fn submit<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+        requests: &mut impl Iterator<Item = Request>,
+    ) -> usize {
+        let mut sent = 0;
+        while let Some(chain) = self.queue.reserve() {
+            let Some(request) = requests.next() else {
+                self.queue.cancel(chain);
+                break;
+            };
+            if let Some(place) = self.places.get_mut(usize::from(chain)) {
+                *place = sent as u8;
+            }
+            sent += 1;
+            let slot = usize::from(chain) * SLOT_LEN;
+            let len = self.write_request(slot, &request);
+            self.slots.write_u8(slot + TAIL_OFFSET, Status::UNWRITTEN.0);
+            let readable = Segment { at: self.slots.device(slot), len };
+            let writable = Segment { at: self.slots.device(slot + TAIL_OFFSET), len: TAIL_LEN };
+            self.queue.push(chain, Some(readable), writable);
+        }
+        self.publish(unit);
+        sent
+    }
+
+    /// Waits for the answers of the `sent` requests in the ring.
+    fn collect<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+        sent: usize,
+    ) -> Result<Answers, Dead> {
+        let mut answers = Answers::new();
+        for _ in 0..sent {
+            let _ = answers.push(Answer::Unclear); // a batch is never longer than the row
+        }
+        let mut wait = Wait::new();
+        for _ in 0..sent {
+            let used = self.wait(unit, &mut wait)?;
+            let tail = usize::from(used.chain) * SLOT_LEN + TAIL_OFFSET;
+            let answer = Answer::new(used.len, TAIL_LEN, Status(self.slots.read_u8(tail)));
+            self.counters.refused += u64::from(answer != Answer::Done);
+            let place = self.places.get(usize::from(used.chain)).copied().unwrap_or_default();
+            if let Some(slot) = answers.get_mut(usize::from(place)) {
+                *slot = answer;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Asks for the properties of an endpoint; on [`Answer::Done`], [`properties`](Self::properties)
+    /// has them.
+    pub(super) fn probe<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+        endpoint: EndpointId,
+    ) -> Result<Answer, Dead> {
+        let Some(chain) = self.queue.reserve() else { return Ok(Answer::Unclear) };
+        let tail = PROBE_REPLY + self.probe_size as usize;
+        for byte in PROBE_REPLY..tail {
+            self.probe.write_u8(byte, 0); // what the device leaves out ends the list
+        }
+        self.probe.write_u8(tail, Status::UNWRITTEN.0);
+        let head = ReqHead::new(RequestType::PROBE);
+        let request = ProbeReq { head, endpoint: endpoint.0.into(), reserved: [0; 64] };
+        self.probe.write_bytes(0, request.as_bytes());
+        self.counters.probe += 1;
+        let readable = Segment { at: self.probe.device(0), len: PROBE_REPLY as u32 };
+        let len = self.probe_size + TAIL_LEN;
+        self.queue.push(chain, Some(readable), Segment { at: self.probe.device(PROBE_REPLY), len });
+        self.publish(unit);
+        let used = self.wait(unit, &mut Wait::new())?;
+        let answer = Answer::new(used.len, len, Status(self.probe.read_u8(tail)));
+        self.counters.refused += u64::from(answer != Answer::Done);
+        Ok(answer)
+    }
+
+    /// How many bytes of properties the last PROBE brought, and a way to copy some of them.
+    pub(super) fn properties(&self) -> (usize, impl Fn(usize, &mut [u8])) {
+        let read = |at: usize, out: &mut [u8]| self.probe.read_bytes(PROBE_REPLY + at, out);
+        (self.probe_size as usize, read)
+    }
+
+    fn publish<P: Platform, T: Transport>(&mut self, unit: &Unit<'_, P, T>) {
+        if self.queue.publish(unit.platform) {
+            unit.transport.notify(REQUEST_QUEUE);
+            self.counters.notifies += 1;
+        }
+    }
+
+    /// Writes the readable part and returns its length.
+    fn write_request(&mut self, slot: usize, request: &Request) -> u32 {
+        let mut put = |bytes: &[u8]| {
+            self.slots.write_bytes(slot, bytes);
+            bytes.len() as u32
+        };
+        match *request {
+            Request::Attach { domain, endpoint } => {
+                emit!(trace, "iommu: attach endpoint {} to domain {}", endpoint.0, domain.0);
+                self.counters.attach += 1;
+                let head = ReqHead::new(RequestType::ATTACH);
+                let (domain, endpoint) = (domain.0.into(), endpoint.0.into());
+                let flags = 0.into();
+                put(AttachReq { head, domain, endpoint, flags, reserved: [0; 4] }.as_bytes())
+            }
+            Request::Map { domain, run } => {
+                let (first, last) = (run.range.first().0, run.range.last().0);
+                emit!(trace, "iommu: map domain {} {:#x}..={:#x}", domain.0, first, last);
+                self.counters.map += 1;
+                let request = MapReq {
+                    head: ReqHead::new(RequestType::MAP),
+                    domain: domain.0.into(),
+                    virt_start: first.into(),
+                    virt_end: last.into(),
+                    phys_start: run.phys.0.into(),
+                    flags: map_flags(run.prot).into(),
+                };
+                put(request.as_bytes())
+            }
+            Request::Unmap { domain, range } => {
+                let (first, last) = (range.first().0, range.last().0);
+                emit!(trace, "iommu: unmap domain {} {:#x}..={:#x}", domain.0, first, last);
+                self.counters.unmap += 1;
+                let request = UnmapReq {
+                    head: ReqHead::new(RequestType::UNMAP),
+                    domain: domain.0.into(),
+                    virt_start: first.into(),
+                    virt_end: last.into(),
+                    reserved: [0; 4],
+                };
+                put(request.as_bytes())
+            }
+        }
+    }
+
+    /// Takes the next completion of a batch.
+    fn wait<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+        wait: &mut Wait,
+    ) -> Result<Used, Dead> {
+        if let Some(used) = self.queue.pop(unit.platform).map_err(Dead::Ring)? {
+            return Ok(used);
+        }
+        loop {
+            let verdict = wait.look(unit);
+            // After the clock, so that a CPU that slept past the deadline still looks once more.
+            if let Some(used) = self.queue.pop(unit.platform).map_err(Dead::Ring)? {
+                return Ok(used);
+            }
+            verdict?;
+            core::hint::spin_loop();
+        }
+    }
+}
+
+impl Wait {
+    const fn new() -> Self {
+        Self { deadline: None, next_check_ns: FIRST_STATUS_CHECK_NS }
+    }
+
+    /// Whether there is hope: the limit is not over, and the device did not give up.
+    fn look<P: Platform, T: Transport>(&mut self, unit: &Unit<'_, P, T>) -> Result<(), Dead> {
+        let start = || Deadline::start(unit.platform, unit.limit_ns);
+        let elapsed_ns = self.deadline.get_or_insert_with(start).elapsed_ns(unit.platform);
+        if elapsed_ns.is_none_or(|elapsed_ns| elapsed_ns >= self.next_check_ns) {
+            self.next_check_ns = self.next_check_ns.saturating_mul(2);
+            if unit.transport.status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
+                return Err(Dead::NeedsReset);
+            }
+        }
+        elapsed_ns.map(drop).ok_or(Dead::TimedOut)
+    }
+}
+
+/// The flags of a MAP. CACHE and NOEXEC have no bit and are dropped (rule C-262).
+fn map_flags(prot: Prot) -> u32 {
+    let bit = |flag, bit| if prot.contains(flag) { bit } else { 0 };
+    bit(Prot::READ, MAP_F_READ) | bit(Prot::WRITE, MAP_F_WRITE) | bit(Prot::MMIO, MAP_F_MMIO)
+}
+
+/// The half of the 64-bit space: no request names the whole of it, because only QEMU takes one
+/// (rule 7.4).
+const HALF: u64 = 1 << 63;
+
+/// A range as requests carry it: as it is, or in two halves.
+pub(super) fn halves(range: IovaRange) -> impl Iterator<Item = IovaRange> + Clone {
+    let low = IovaRange::new(Iova(0), Iova(HALF - 1));
+    let high = IovaRange::new(Iova(HALF), Iova(u64::MAX));
+    let parts = if range == IovaRange::ALL { [low, high] } else { [Some(range), None] };
+    parts.into_iter().flatten()
+}
+
+/// A run as MAPs carry it: as it is, or in two halves.
+pub(super) fn run_halves(run: Run) -> impl Iterator<Item = Run> + Clone {
+    halves(run.range).map(move |range| {
+        let phys = PhysAddr(run.phys.0.wrapping_add(range.first().0 - run.range.first().0));
+        Run { range, phys, ..run }
+    })
+}

@@ -1,0 +1,129 @@
+//! Memory that a device reads and writes, behind checked accesses.
+//!
+//! The only code that touches it. No reference to it ever exists: the device may write at any
+//! time, so every read is volatile and gives a copy (virtio-iommu rule 11.5: copy once, then
+//! decide). No lock: an owner of a [`DmaBuffer`] guards it with its own.
+#![expect(unsafe_code, reason = "reads and writes memory that a device shares, by raw pointer")]
+
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+
+use super::Quiet;
+use crate::addr::PhysAddr;
+use crate::error::OutOfMemory;
+use crate::platform::{DmaPages, PAGE_SIZE, Platform};
+
+/// Some zeroed pages that a device may use.
+///
+/// An access that is misaligned or not wholly inside reads zeros and writes nothing, so no index,
+/// whoever computed it, reaches other memory. Dropping it leaks the pages: only
+/// [`release`](Self::release) gives them back, and asks for the proof that the device was reset.
+#[derive(Debug)]
+pub(crate) struct DmaBuffer {
+    base: NonNull<u8>,
+    device: PhysAddr,
+    /// In bytes, a multiple of the page size; 0 once the pages were given back.
+    len: usize,
+}
+
+// SAFETY: a `DmaBuffer` is the only handle on its pages, which aren't tied to a thread.
+unsafe impl Send for DmaBuffer {}
+
+impl DmaBuffer {
+    /// Takes zeroed memory for at least `bytes` bytes.
+    pub(crate) fn new<P: Platform>(platform: &P, bytes: usize) -> Result<Self, OutOfMemory> {
+        let pages = NonZeroUsize::new(bytes.div_ceil(PAGE_SIZE)).unwrap_or(NonZeroUsize::MIN);
+        let DmaPages { cpu, device, pages } = platform.alloc_dma(pages)?;
+        let len = pages.get().checked_mul(PAGE_SIZE).ok_or(OutOfMemory)?;
+        Ok(Self { base: cpu, device, len })
+    }
+
+    /// Gives the pages back; `_quiet` says that the device no longer reaches them.
+    pub(crate) fn release<P: Platform>(&mut self, platform: &P, _quiet: &Quiet) {
+        let Some(pages) = NonZeroUsize::new(self.len / PAGE_SIZE) else { return };
+        self.len = 0;
+        let memory = DmaPages { cpu: self.base, device: self.device, pages };
+        // SAFETY: `new` got the pages from the platform of this driver; the device was reset, and
+        // with `len` 0 no method reaches them any more.
+        unsafe { platform.free_dma(memory) };
+    }
+
+    /// Where the device finds the byte at `offset`.
+    pub(crate) fn device(&self, offset: usize) -> PhysAddr {
+        PhysAddr(self.device.0.wrapping_add(offset as u64))
+    }
+
+    /// Reads a byte.
+    pub(crate) fn read_u8(&self, offset: usize) -> u8 {
+        let Some(place) = self.place::<u8>(offset) else { return 0 };
+        // SAFETY: `place` checked bounds and alignment; the memory is live while `len` is not 0.
+        unsafe { place.read_volatile() }
+    }
+
+    /// Reads a little-endian `u16`.
+    pub(crate) fn read_u16(&self, offset: usize) -> u16 {
+        let Some(place) = self.place::<u16>(offset) else { return 0 };
+        // SAFETY: `place` checked bounds and alignment; the memory is live while `len` is not 0.
+        u16::from_le(unsafe { place.read_volatile() })
+    }
+
+    /// Reads a little-endian `u32`.
+    pub(crate) fn read_u32(&self, offset: usize) -> u32 {
+        let Some(place) = self.place::<u32>(offset) else { return 0 };
+        // SAFETY: `place` checked bounds and alignment; the memory is live while `len` is not 0.
+        u32::from_le(unsafe { place.read_volatile() })
+    }
+
+    /// Writes a byte.
+    pub(crate) fn write_u8(&mut self, offset: usize, value: u8) {
+        let Some(place) = self.place::<u8>(offset) else { return };
+        // SAFETY: `place` checked bounds and alignment; the memory is live while `len` is not 0.
+        unsafe { place.write_volatile(value) };
+    }
+
+    /// Writes a little-endian `u16`.
+    pub(crate) fn write_u16(&mut self, offset: usize, value: u16) {
+        let Some(place) = self.place::<u16>(offset) else { return };
+        // SAFETY: `place` checked bounds and alignment; the memory is live while `len` is not 0.
+        unsafe { place.write_volatile(value.to_le()) };
+    }
+
+    /// Writes a little-endian `u64`.
+    pub(crate) fn write_u64(&mut self, offset: usize, value: u64) {
+        let Some(place) = self.place::<u64>(offset) else { return };
+        // SAFETY: `place` checked bounds and alignment; the memory is live while `len` is not 0.
+        unsafe { place.write_volatile(value.to_le()) };
+    }
+
+    /// Writes `bytes` from `offset` on.
+    ///
+    /// A plain copy: the caller has not given this part to the device yet, and publishes it behind
+    /// a release fence.
+    pub(crate) fn write_bytes(&mut self, offset: usize, bytes: &[u8]) {
+        let Some(place) = self.span(offset, bytes.len()) else { return };
+        // SAFETY: `span` checked the bounds; a borrowed slice never overlaps memory that no
+        // reference exists to.
+        unsafe { place.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+    }
+
+    /// Fills `out` from `offset` on, one volatile byte at a time.
+    pub(crate) fn read_bytes(&self, offset: usize, out: &mut [u8]) {
+        for (index, byte) in out.iter_mut().enumerate() {
+            *byte = self.read_u8(offset.saturating_add(index));
+        }
+    }
+
+    fn place<V>(&self, offset: usize) -> Option<NonNull<V>> {
+        let place = self.span(offset, size_of::<V>())?.cast::<V>();
+        place.is_aligned().then_some(place)
+    }
+
+    fn span(&self, offset: usize, len: usize) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(len)?;
+        if end > self.len {
+            return None;
+        }
+        // SAFETY: `offset <= len`, and the pages are one allocation of `len` bytes.
+        Some(unsafe { self.base.add(offset) })
+    }
+}

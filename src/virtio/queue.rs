@@ -1,0 +1,265 @@
+//! Split virtqueue, for a device that is not trusted. virtio 1.2 §2.7.
+//!
+//! A queue is cut into *chains* of one or two direct descriptors; chain `n` always uses the same
+//! descriptors, so its number is also the place of its buffers in the memory of whoever drives the
+//! queue. Everything we need to know is in our own memory: which chains are in flight, both
+//! indexes. Descriptors and available ring are only written; of the used ring every field is
+//! checked (virtio-iommu rules 11.1 to 11.3) and the first lie breaks the queue for good.
+//!
+//! The lengths that the device reports are data; the caller judges them (rule 11.4).
+//!
+//! Notification suppression by the device (`VIRTQ_USED_F_NO_NOTIFY`) is not looked at: a needless
+//! notify is harmless (virtio 1.2 §2.7.10), a missing one would stall us. No lock: the owner's.
+
+use heapless::Vec;
+
+use super::Quiet;
+use super::dma::DmaBuffer;
+use super::transport::QueueSetup;
+use crate::addr::PhysAddr;
+use crate::error::OutOfMemory;
+use crate::platform::Platform;
+
+/// The largest queue we set up, in descriptors. What QEMU, crosvm and cloud-hypervisor offer.
+pub const MAX_QUEUE_SIZE: u16 = 256;
+
+const DESC_LEN: usize = 16;
+const DESC_F_NEXT: u16 = 1;
+const DESC_F_WRITE: u16 = 2;
+const AVAIL_F_NO_INTERRUPT: u16 = 1;
+
+/// A piece of memory for the device: where it finds it, and how many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segment {
+    pub(crate) at: PhysAddr,
+    pub(crate) len: u32,
+}
+
+/// How many descriptors a chain has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ChainKind {
+    /// One, which the device writes.
+    Writable,
+    /// Two: one that the device reads, one that it writes.
+    ReadableWritable,
+}
+
+/// A chain that the device is done with. `len` is its word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Used {
+    pub(crate) chain: u16,
+    pub(crate) len: u32,
+}
+
+/// The device broke the rules of the ring; nothing it says about this queue counts any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) enum RingViolation {
+    /// The used index moved by more than what is in flight.
+    Index { seen: u16, expected_at_most: u16 },
+    /// A used id that is no chain in flight: out of range, inside a chain, or done already.
+    Id(u32),
+    /// An earlier violation.
+    Broken,
+}
+
+/// A split virtqueue and our own record of it.
+pub(crate) struct SplitQueue {
+    ring: DmaBuffer,
+    size: u16,
+    kind: ChainKind,
+    /// Chains that nobody uses; the last one is handed out first.
+    free: Vec<u16, { MAX_QUEUE_SIZE as usize }>,
+    /// For each chain, whether the device has it.
+    in_flight: [bool; MAX_QUEUE_SIZE as usize],
+    in_flight_count: u16,
+    /// The next available index; what the device sees of it is `published`.
+    avail: u16,
+    published: u16,
+    /// The used index up to which completions were taken.
+    used: u16,
+    /// The used index that the device showed last; checked.
+    used_seen: u16,
+    broken: bool,
+}
+
+impl SplitQueue {
+    /// The largest size we use for a device that offers `max` descriptors: a power of two, 0 if the
+    /// device has no such queue.
+    pub(crate) fn size_for(max: u16) -> u16 {
+        match max.min(MAX_QUEUE_SIZE).checked_ilog2() {
+            Some(lg2) => 1 << lg2,
+            None => 0,
+        }
+    }
+
+    /// Takes memory for a queue of `size` descriptors, a power of two up to [`MAX_QUEUE_SIZE`].
+    ///
+    /// With `interrupts` off the device is asked for none (`VIRTQ_AVAIL_F_NO_INTERRUPT`).
+    pub(crate) fn new<P: Platform>(
+        platform: &P,
+        size: u16,
+        kind: ChainKind,
+        interrupts: bool,
+    ) -> Result<Self, OutOfMemory> {
+        let size = Self::size_for(size);
+        let mut free = Vec::new();
+        for chain in (0..size / kind.descriptors()).rev() {
+            let _ = free.push(chain); // the row has a place for each descriptor of the largest size
+        }
+        let len = used_offset(size) + 6 + usize::from(size) * 8;
+        let mut ring = DmaBuffer::new(platform, len)?;
+        let flags = if interrupts { 0 } else { AVAIL_F_NO_INTERRUPT };
+        ring.write_u16(avail_offset(size), flags);
+        Ok(Self {
+            ring,
+            size,
+            kind,
+            free,
+            in_flight: [false; MAX_QUEUE_SIZE as usize],
+            in_flight_count: 0,
+            avail: 0,
+            published: 0,
+            used: 0,
+            used_seen: 0,
+            broken: false,
+        })
+    }
+
+    /// What the transport must tell the device.
+    pub(crate) fn setup(&self) -> QueueSetup {
+        QueueSetup {
+            size: self.size,
+            descriptors: self.ring.device(0),
+            available: self.ring.device(avail_offset(self.size)),
+            used: self.ring.device(used_offset(self.size)),
+        }
+    }
+
+    /// How many chains there are.
+    pub(crate) fn chains(&self) -> u16 {
+        self.size / self.kind.descriptors()
+    }
+
+    /// Takes a free chain; its buffers are the caller's until [`push`](Self::push).
+    pub(crate) fn reserve(&mut self) -> Option<u16> {
+        self.free.pop()
+    }
+
+    /// Gives back a chain that was reserved and not pushed.
+    pub(crate) fn cancel(&mut self, chain: u16) {
+        let _ = self.free.push(chain); // there is a place for each chain
+    }
+
+    /// Puts a reserved chain into the available ring. The device sees it at the next
+    /// [`publish`](Self::publish). `readable` counts only for chains that have such a part.
+    pub(crate) fn push(&mut self, chain: u16, readable: Option<Segment>, writable: Segment) {
+        let Some(in_flight) = self.in_flight.get_mut(usize::from(chain)) else { return };
+        *in_flight = true;
+        self.in_flight_count += 1;
+        let head = chain * self.kind.descriptors();
+        let mut last = head;
+        if let (ChainKind::ReadableWritable, Some(readable)) = (self.kind, readable) {
+            last = head + 1;
+            self.write_descriptor(head, readable, DESC_F_NEXT, last);
+        }
+        self.write_descriptor(last, writable, DESC_F_WRITE, 0);
+        let place = usize::from(self.avail & (self.size - 1));
+        self.ring.write_u16(avail_offset(self.size) + 4 + place * 2, head);
+        self.avail = self.avail.wrapping_add(1);
+    }
+
+    /// Shows the device what was pushed. Returns whether there was something, so that a notify is
+    /// due.
+    pub(crate) fn publish<P: Platform>(&mut self, platform: &P) -> bool {
+        if self.published == self.avail {
+            return false;
+        }
+        platform.release_to_device();
+        self.ring.write_u16(avail_offset(self.size) + 2, self.avail);
+        self.published = self.avail;
+        platform.release_to_device(); // the index before the notify
+        true
+    }
+
+    /// Takes the next chain that the device is done with. Its number is free again, but what it
+    /// wrote stays in place until the chain is reserved anew.
+    pub(crate) fn pop<P: Platform>(&mut self, platform: &P) -> Result<Option<Used>, RingViolation> {
+        if self.broken {
+            return Err(RingViolation::Broken);
+        }
+        if self.used == self.used_seen {
+            let seen = self.ring.read_u16(used_offset(self.size) + 2);
+            let advance = seen.wrapping_sub(self.used);
+            if advance == 0 {
+                return Ok(None);
+            }
+            if advance > self.in_flight_count {
+                self.broken = true;
+                let expected_at_most = self.used.wrapping_add(self.in_flight_count);
+                return Err(RingViolation::Index { seen, expected_at_most });
+            }
+            self.used_seen = seen;
+            platform.acquire_from_device();
+        }
+        let place = usize::from(self.used & (self.size - 1));
+        let entry = used_offset(self.size) + 4 + place * 8;
+        let id = self.ring.read_u32(entry);
+        let len = self.ring.read_u32(entry + 4);
+        let Some(chain) = self.take_in_flight(id) else {
+            self.broken = true;
+            return Err(RingViolation::Id(id));
+        };
+        self.used = self.used.wrapping_add(1);
+        Ok(Some(Used { chain, len }))
+    }
+
+    /// Gives the memory back after a reset; the queue takes nothing any more.
+    pub(crate) fn release<P: Platform>(&mut self, platform: &P, quiet: &Quiet) {
+        self.broken = true;
+        self.free.clear();
+        self.ring.release(platform, quiet);
+    }
+
+    /// The chain with this used id, if the device has it; it is free from here on.
+    fn take_in_flight(&mut self, id: u32) -> Option<u16> {
+        let head = u16::try_from(id).ok()?; // all 32 bits count
+        if head % self.kind.descriptors() != 0 {
+            return None;
+        }
+        let chain = head / self.kind.descriptors();
+        let in_flight = self.in_flight.get_mut(usize::from(chain))?;
+        if !core::mem::take(in_flight) {
+            return None;
+        }
+        self.in_flight_count -= 1;
+        let _ = self.free.push(chain); // there is a place for each chain
+        Some(chain)
+    }
+
+    fn write_descriptor(&mut self, index: u16, segment: Segment, flags: u16, next: u16) {
+        let at = usize::from(index) * DESC_LEN;
+        let rest = u64::from(segment.len) | u64::from(flags) << 32 | u64::from(next) << 48;
+        self.ring.write_u64(at, segment.at.0);
+        self.ring.write_u64(at + 8, rest);
+    }
+}
+
+impl ChainKind {
+    const fn descriptors(self) -> u16 {
+        match self {
+            Self::Writable => 1,
+            Self::ReadableWritable => 2,
+        }
+    }
+}
+
+/// Flags, index, ring; right after the descriptors.
+const fn avail_offset(size: u16) -> usize {
+    size as usize * DESC_LEN
+}
+
+/// Flags, index, ring; after the available ring and its event index, aligned to 4.
+const fn used_offset(size: u16) -> usize {
+    (avail_offset(size) + 6 + size as usize * 2).next_multiple_of(4)
+}
