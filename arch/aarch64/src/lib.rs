@@ -1,0 +1,16 @@
+//! Boot support for aarch64, for QEMU's `virt` board at exception level 1.
+//!
+//! An image names its main function with [`entry!`](aarch64_rt::entry), which runs with the MMU on,
+//! RAM cached, and devices mapped as device memory.
+#![no_std]
+
+mod board;
+mod clock;
+mod exit;
+mod logger;
+mod vectors;
+
+pub use aarch64_rt::entry;
+pub use board::{DEVICE_TREE, DEVICE_TREE_LEN, IMAGE_END};
+pub use clock::now_ns;
+pub use exit::exit;

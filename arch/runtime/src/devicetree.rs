@@ -1,0 +1,107 @@
+//! What the image needs of the device tree: memory, PCI host, arguments.
+
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Node, Property};
+
+/// A contiguous range of physical addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Span {
+    /// The first address.
+    pub base: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// The PCI host bridge (ECAM).
+#[derive(Clone, Copy, Debug)]
+pub struct PciHost<'a> {
+    /// The configuration space.
+    pub ecam: Span,
+    /// The window for 32-bit BARs; CPU and PCI addresses are the same.
+    pub window: Span,
+    /// The property `iommu-map`, if there is one.
+    pub iommu_map: Option<&'a [u8]>,
+    /// The property `iommu-map-mask`.
+    pub iommu_map_mask: Option<u32>,
+}
+
+/// The device tree.
+#[derive(Clone, Copy)]
+pub struct DeviceTree<'a> {
+    fdt: Fdt<'a>,
+}
+
+/// The mark of a range of 32-bit memory space in a PCI host's `ranges`.
+const PCI_MEMORY_32: u32 = 0x0200_0000;
+
+impl<'a> DeviceTree<'a> {
+    /// Reads the tree that begins at `blob`; `None` if it is not one.
+    #[must_use]
+    pub fn new(blob: &'a [u8]) -> Option<Self> {
+        Fdt::new(blob).ok().map(|fdt| Self { fdt })
+    }
+
+    /// The first range of RAM.
+    #[must_use]
+    pub fn memory(&self) -> Option<Span> {
+        let node =
+            self.fdt.root().children().find(|node| node.name_without_address() == "memory")?;
+        let cells = cells(&node, "reg")?;
+        Some(Span { base: wide(&cells, 0)?, len: wide(&cells, 2)? })
+    }
+
+    /// The arguments given with `-append`, or an empty text.
+    #[must_use]
+    pub fn arguments(&self) -> &'a str {
+        let chosen = self.fdt.find_node("/chosen");
+        let bytes = chosen.and_then(|node| value(&node, "bootargs")).unwrap_or_default();
+        core::str::from_utf8(bytes).unwrap_or_default().trim_end_matches('\0')
+    }
+
+    /// The first PCI host bridge with ECAM.
+    #[must_use]
+    pub fn pci_host(&self) -> Option<PciHost<'a>> {
+        let wanted = b"pci-host-ecam-generic\0";
+        let node = self.fdt.root().children().find(|node| {
+            let compatible = value(node, "compatible").unwrap_or_default();
+            compatible.windows(wanted.len()).any(|part| part == wanted)
+        })?;
+        let reg = cells(&node, "reg")?;
+        let ecam = Span { base: wide(&reg, 0)?, len: wide(&reg, 2)? };
+        let ranges = cells(&node, "ranges")?;
+        let window = ranges.chunks_exact(7).find_map(|range| {
+            let [kind, high, low, cpu_high, cpu_low, len_high, len_low] = *range else {
+                return None;
+            };
+            let same = (high, low) == (cpu_high, cpu_low);
+            let base = join(cpu_high, cpu_low);
+            (kind & 0x0300_0000 == PCI_MEMORY_32 && same)
+                .then_some(Span { base, len: join(len_high, len_low) })
+        })?;
+        let mask = cells(&node, "iommu-map-mask").and_then(|cells| cells.first().copied());
+        let iommu_map = value(&node, "iommu-map");
+        Some(PciHost { ecam, window, iommu_map, iommu_map_mask: mask })
+    }
+}
+
+/// The most cells of a property that is read here: seven ranges of a PCI host.
+type Cells = heapless::Vec<u32, 56>;
+
+fn value<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a [u8]> {
+    let property = node.properties().find(|property| property.name() == name)?;
+    property.value_as::<&'a [u8]>().ok()
+}
+
+fn cells(node: &FdtNode<'_>, name: &str) -> Option<Cells> {
+    let bytes = value(node, name)?;
+    let cell = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes).unwrap_or_default();
+    Some(bytes.chunks_exact(4).take(56).map(cell).collect())
+}
+
+fn wide(cells: &[u32], index: usize) -> Option<u64> {
+    Some(join(*cells.get(index)?, *cells.get(index + 1)?))
+}
+
+fn join(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}

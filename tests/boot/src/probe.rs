@@ -1,0 +1,141 @@
+//! One DMA, and what must have come of it.
+//!
+//! A refusal counts only if everything is seen: memory untouched, a fault of the right endpoint,
+//! address, access and reason. Its control, the same access while it is allowed, is the caller's.
+
+use iommu::addr::Iova;
+use iommu::driver::EndpointId;
+use iommu::fault::{Access, DriverFault, FaultReason};
+use iommu::instance::Instance;
+use iommu::platform::Platform;
+use iommu_runtime::dma::Buffer;
+use iommu_runtime::edu::Direction;
+
+use crate::machine::{PLATFORM, TestDevice};
+
+/// How long a fault record may take to arrive, and a transfer longer than its 100 ms.
+const LIMIT_NS: u64 = 1_000_000_000;
+
+/// What an access came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, defmt::Format)]
+pub enum Outcome {
+    /// It did what it was to do, without a fault.
+    Arrived,
+    /// It was refused: nothing changed, and the fault names this address and reason.
+    Refused {
+        /// The address in the record.
+        address: u64,
+        /// Why.
+        reason: FaultReason,
+        /// The bits of [`Access`] in the record.
+        access: u32,
+    },
+    /// Neither: the words say what was seen.
+    Wrong(&'static str),
+}
+
+impl Outcome {
+    /// Whether it is a refusal at `iova` with one of the reasons that mean "not mapped for you".
+    #[must_use]
+    pub fn is_refused_at(self, iova: u64) -> bool {
+        matches!(self, Self::Refused { address, reason: FaultReason::Mapping, .. } if address == iova)
+    }
+}
+
+/// Lets `device` write 4 bytes to `iova` at once, and looks whether they came to `offset` of
+/// `target`.
+#[must_use]
+pub fn poke(
+    unit: &Instance,
+    device: &TestDevice,
+    iova: u64,
+    target: &Buffer,
+    offset: usize,
+) -> Outcome {
+    const VALUE: u16 = 0x5aa5;
+    target.fill(0xee);
+    if device.edu.poke(iova, VALUE).is_err() {
+        return Outcome::Wrong("the device has no MSI");
+    }
+    let expected = u32::from(VALUE).to_le_bytes();
+    let arrived = expected.iter().enumerate().all(|(at, byte)| target.read(offset + at) == *byte);
+    match (arrived, target.is_filled(0xee)) {
+        (true, _) => match unit.next_fault() {
+            None => Outcome::Arrived,
+            Some(_) => Outcome::Wrong("the write arrived, and raised a fault"),
+        },
+        (false, true) => refusal(unit, device.endpoint),
+        (false, false) => Outcome::Wrong("something else was written"),
+    }
+}
+
+/// Lets `device` write 4 bytes to `iova`, where nothing is known to be.
+#[must_use]
+pub fn poke_nowhere(unit: &Instance, device: &TestDevice, iova: u64) -> Outcome {
+    match device.edu.poke(iova, 0x5aa5) {
+        Ok(()) => refusal(unit, device.endpoint),
+        Err(_) => Outcome::Wrong("the device has no MSI"),
+    }
+}
+
+/// Runs one transfer on every device at the same time and waits for all of them.
+///
+/// # Panics
+///
+/// When a device does not finish.
+pub fn transfer<'a>(
+    devices: impl Iterator<Item = (&'a TestDevice, u64)> + Clone,
+    direction: Direction,
+    len: usize,
+) {
+    for (device, address) in devices.clone() {
+        device.edu.start(direction, address, len).expect("the length fits the device");
+    }
+    let deadline = PLATFORM.now_ns() + LIMIT_NS;
+    for (device, _) in devices {
+        device.edu.finish(|| PLATFORM.now_ns(), deadline).expect("the device finishes");
+    }
+}
+
+/// The refusal that the next fault record of `unit` tells, which must be of `endpoint`.
+#[must_use]
+pub fn refusal(unit: &Instance, endpoint: EndpointId) -> Outcome {
+    let Some(first) = wait_for_fault(unit) else {
+        return Outcome::Wrong("nothing arrived, and no fault was reported");
+    };
+    // One record per 4 bytes of the access: the others say the same.
+    while let Some(other) = unit.next_fault() {
+        if other.endpoint != first.endpoint || other.reason != first.reason {
+            return Outcome::Wrong("the fault records contradict each other");
+        }
+    }
+    let DriverFault { endpoint: who, address, access, reason } = first;
+    let Some(Iova(address)) = address else {
+        return Outcome::Wrong("the fault record has no address");
+    };
+    if who != endpoint {
+        return Outcome::Wrong("the fault record names another endpoint");
+    }
+    Outcome::Refused { address, reason, access: access.bits() }
+}
+
+/// Whether a record says that a write was refused for its permission.
+#[must_use]
+pub fn is_write_refusal(outcome: Outcome, iova: u64) -> bool {
+    let write = Access::WRITE.bits();
+    outcome.is_refused_at(iova)
+        && matches!(outcome, Outcome::Refused { access, .. } if access == write)
+}
+
+fn wait_for_fault(unit: &Instance) -> Option<DriverFault> {
+    let deadline = PLATFORM.now_ns() + LIMIT_NS;
+    loop {
+        if let Some(fault) = unit.next_fault() {
+            return Some(fault);
+        }
+        if PLATFORM.now_ns() > deadline {
+            return None;
+        }
+        core::hint::spin_loop();
+    }
+}

@@ -1,0 +1,177 @@
+//! The IOMMUs started, and every test device in its group: where cases begin.
+
+use heapless::Vec;
+use iommu::device::DeviceId;
+use iommu::driver::Counters;
+use iommu::drivers::virtio_iommu::{InitError, Options, VirtioIommu};
+use iommu::error::ProbeError;
+use iommu::group::{Group, OwnerId, Ownership};
+use iommu::instance::Instance;
+use iommu::pool::Shared;
+use iommu::registry::{DeviceInfo, Registry};
+use iommu::virtio::transport::mmio::MmioTransport;
+use iommu::virtio::transport::pci::PciTransport;
+use iommu::virtio::transport::{Transport, TransportError};
+
+use crate::machine::{Machine, PLATFORM, POOL, TestDevice, VIRTIO_IOMMU};
+
+/// A registry with up to two units.
+pub struct World {
+    /// The registry.
+    pub registry: Registry,
+    /// The units: 0 over PCI, 1 over MMIO.
+    pub units: Vec<Shared<Instance>, 2>,
+    /// The feature bits that each unit was started with.
+    pub features: Vec<u64, 2>,
+    /// The test devices and their groups, in the order of the scan.
+    pub devices: Vec<Member, 8>,
+}
+
+/// A test device and the group that it is in.
+pub struct Member {
+    /// The device.
+    pub device: TestDevice,
+    /// Its group.
+    pub group: Shared<Group>,
+}
+
+/// Why the world can't be made.
+#[derive(Clone, Copy, Debug, defmt::Format)]
+pub enum NoWorld {
+    /// The machine has no virtio-iommu.
+    NoIommu,
+    /// The machine has a transport without a usable device.
+    Transport(TransportError),
+    /// A virtio-iommu can't be driven.
+    Init(InitError),
+    /// A device was not taken by its unit; its errno.
+    Probe(i32),
+}
+
+impl World {
+    /// Starts the IOMMUs of the machine and adds the test devices. From here on they are blocked.
+    ///
+    /// # Errors
+    ///
+    /// [`NoWorld`] says what is missing or failed.
+    pub fn start(machine: &Machine) -> Result<Self, NoWorld> {
+        let registry = Registry::new(&POOL);
+        let pci = start_pci(machine, &registry)?.ok_or(NoWorld::NoIommu)?;
+        let (mut units, mut features) = (Vec::new(), Vec::new());
+        for (unit, bits) in [Some(pci), start_mmio(machine, &registry)?].into_iter().flatten() {
+            let _ = units.push(unit);
+            let _ = features.push(bits);
+        }
+        let mut devices = Vec::new();
+        for device in &machine.devices {
+            let Some(unit) = units.get(device.unit) else { continue };
+            let info = DeviceInfo {
+                id: DeviceId(device.function.id.into()),
+                endpoints: &[device.endpoint],
+                with: None,
+            };
+            let group = registry
+                .add_device(unit, &info)
+                .map_err(|error: ProbeError| NoWorld::Probe(error.errno()))?;
+            let _ = devices.push(Member { device: *device, group });
+        }
+        Ok(Self { registry, units, features, devices })
+    }
+
+    /// Test device `index`.
+    ///
+    /// # Panics
+    ///
+    /// When the machine has fewer.
+    #[must_use]
+    pub fn device(&self, index: usize) -> &TestDevice {
+        &self.member(index).device
+    }
+
+    /// Claims the group of test device `index`.
+    ///
+    /// # Panics
+    ///
+    /// When it is owned: a case did not clean up.
+    #[must_use]
+    pub fn claim(&self, index: usize) -> Ownership {
+        Group::claim(&self.member(index).group, OwnerId(1)).expect("the group is free")
+    }
+
+    /// The unit that translates for test device `index`.
+    ///
+    /// # Panics
+    ///
+    /// When the machine has fewer devices.
+    #[must_use]
+    pub fn unit_of(&self, index: usize) -> &Shared<Instance> {
+        self.member(index).group.instance()
+    }
+
+    /// What the unit of test device `index` was sent while `call` ran.
+    pub fn sent(&self, index: usize, call: impl FnOnce()) -> Counters {
+        let unit = self.unit_of(index);
+        let before = unit.counters();
+        call();
+        unit.counters().since(&before)
+    }
+
+    /// Takes all waiting fault records, so that a case begins without.
+    pub fn drop_faults(&self) {
+        for unit in &self.units {
+            while unit.next_fault().is_some() {}
+        }
+    }
+
+    fn member(&self, index: usize) -> &Member {
+        self.devices.get(index).expect("the machine has that many test devices")
+    }
+}
+
+/// The indexes of the test devices on the machine line of the tests.
+pub mod place {
+    /// On the root bus, in a group of its own.
+    pub const ROOT: usize = 0;
+    /// The second on the root bus, in a group of its own.
+    pub const ROOT_2: usize = 1;
+    /// Behind the conventional bridge.
+    pub const BRIDGE: usize = 2;
+    /// The second behind the conventional bridge, in the same group.
+    pub const BRIDGE_2: usize = 3;
+    /// Behind the other unit.
+    pub const OTHER: usize = 4;
+}
+
+fn options() -> Options {
+    Options { wait_limit_ns: 1_000_000_000, ..Options::default() }
+}
+
+/// A unit under management, and the feature bits it was started with.
+type Started = (Shared<Instance>, u64);
+
+fn start_pci(machine: &Machine, registry: &Registry) -> Result<Option<Started>, NoWorld> {
+    let Some(function) = machine.pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).next() else {
+        return Ok(None);
+    };
+    let bars = core::array::from_fn(|index| machine.bar(function, index));
+    let config = machine.pci.config(function);
+    let transport = PciTransport::new(&config, &bars).map_err(NoWorld::Transport)?;
+    start(transport, registry).map(Some)
+}
+
+fn start_mmio(machine: &Machine, registry: &Registry) -> Result<Option<Started>, NoWorld> {
+    let Some(registers) = machine.mmio_registers() else { return Ok(None) };
+    match MmioTransport::new(registers) {
+        Err(TransportError::NoDevice) => Ok(None), // an empty slot
+        Err(error) => Err(NoWorld::Transport(error)),
+        Ok(transport) => start(transport, registry).map(Some),
+    }
+}
+
+fn start<T: Transport + 'static>(transport: T, registry: &Registry) -> Result<Started, NoWorld> {
+    let driver: VirtioIommu<_, _> =
+        VirtioIommu::new(&PLATFORM, transport, &POOL, options()).map_err(NoWorld::Init)?;
+    let features = driver.features().bits();
+    let unit = registry.add_instance(driver).map_err(|error| NoWorld::Probe(error.errno()))?;
+    Ok((unit, features))
+}
