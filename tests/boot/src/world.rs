@@ -2,6 +2,7 @@
 
 use heapless::Vec;
 use iommu::device::DeviceId;
+use iommu::domain::PagingDomain;
 use iommu::driver::Counters;
 use iommu::drivers::virtio_iommu::{InitError, Options, VirtioIommu};
 use iommu::error::ProbeError;
@@ -15,7 +16,7 @@ use iommu::virtio::transport::{Transport, TransportError};
 
 use crate::machine::{Machine, PLATFORM, POOL, TestDevice, VIRTIO_IOMMU};
 
-/// A registry with up to two units.
+/// A registry with up to two units. The default is the empty world.
 pub struct World {
     /// The registry.
     pub registry: Registry,
@@ -25,6 +26,13 @@ pub struct World {
     pub features: Vec<u64, 2>,
     /// The test devices and their groups, in the order of the scan.
     pub devices: Vec<Member, 8>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let registry = Registry::new(&POOL);
+        Self { registry, units: Vec::new(), features: Vec::new(), devices: Vec::new() }
+    }
 }
 
 /// A test device and the group that it is in.
@@ -114,6 +122,19 @@ impl World {
         let before = unit.counters();
         call();
         unit.counters().since(&before)
+    }
+
+    /// Has as many domains at a time as any case: a unit's table of free ids grows to the peak and
+    /// stays, so the cases can compare memory exactly afterwards.
+    ///
+    /// # Panics
+    ///
+    /// When a unit has no such number of domains.
+    pub fn reach_peak(&self) {
+        for unit in &self.units {
+            let domain = || PagingDomain::new(unit, &POOL).expect("the unit has a domain left");
+            let _peak: [_; 8] = core::array::from_fn(|_| domain());
+        }
     }
 
     /// Takes all waiting fault records, so that a case begins without.
