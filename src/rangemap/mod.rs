@@ -1,0 +1,188 @@
+//! An ordered map from disjoint ranges of IOVAs to values.
+//!
+//! Here live the mappings of a domain and those of a container. The map is a B+tree: the entries
+//! lie in leaves, the inner nodes hold only the lowest address of each child. A B+tree because a
+//! million mappings are ordinary: searches stay logarithmic, an entry costs little more than its
+//! own bytes, and a walk over a range reads whole rows. Nodes come from a [`Pool`], so an insert
+//! can run out of memory; it then changes nothing. Removals only free.
+//!
+//! No lock is taken: the lock of the map's owner guards it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `node.rs` | nodes, their bounds and how rows move between them |
+//! | `insert.rs` | inserts: spill to a sibling, or split |
+//! | `remove.rs` | removals: merge, even out, collapse the root |
+//! | `iter.rs` | the ascending walk |
+
+mod insert;
+mod iter;
+mod node;
+mod remove;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+
+use self::iter::Iter;
+use self::node::Node;
+use crate::addr::{Iova, IovaRange};
+use crate::error::OutOfMemory;
+use crate::pool::Pool;
+
+/// Why an insert was refused; the map is unchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InsertError {
+    /// Some entry overlaps the range.
+    Overlap,
+    /// No memory for a node.
+    OutOfMemory,
+}
+
+impl fmt::Display for InsertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Overlap => "an entry overlaps the range",
+            Self::OutOfMemory => "no memory for a node",
+        })
+    }
+}
+
+impl core::error::Error for InsertError {}
+
+impl From<OutOfMemory> for InsertError {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// An ordered map from disjoint, closed ranges of IOVAs to values; n is the number of entries.
+///
+/// ```
+/// use iommu::addr::{Iova, IovaRange};
+/// use iommu::pool::Pool;
+/// use iommu::rangemap::{InsertError, RangeMap};
+/// static POOL: Pool = Pool::heap();
+/// let mut map = RangeMap::new(&POOL);
+/// let page = IovaRange::from_len(Iova(0x1000), 0x1000).unwrap();
+/// assert_eq!(map.insert(page, 'a'), Ok(()));
+/// assert_eq!(map.insert(IovaRange::ALL, 'b'), Err(InsertError::Overlap));
+/// assert_eq!(map.get(Iova(0x1fff)), Some((page, &'a')));
+/// assert_eq!(map.remove(Iova(0x1000)), Some((page, 'a')));
+/// ```
+pub struct RangeMap<V> {
+    pool: &'static Pool,
+    root: Option<Node<V>>,
+    len: usize,
+}
+
+impl<V> RangeMap<V> {
+    /// An empty map whose nodes will come from `pool`; allocates nothing.
+    #[must_use]
+    pub const fn new(pool: &'static Pool) -> Self {
+        Self { pool, root: None, len: 0 }
+    }
+
+    /// The number of entries, in O(1).
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the map has no entry, in O(1).
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds an entry, in O(log n).
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError::Overlap`] if some entry shares an address with `range`, otherwise
+    /// [`InsertError::OutOfMemory`] if a node is needed and the pool has none. The map is
+    /// unchanged and `value` is dropped.
+    pub fn insert(&mut self, range: IovaRange, value: V) -> Result<(), InsertError> {
+        if self.overlaps(range) {
+            return Err(InsertError::Overlap);
+        }
+        insert::insert(&mut self.root, self.pool, (range, value))?;
+        self.len += 1;
+        Ok(())
+    }
+
+    /// The entry whose range contains `at`, in O(log n).
+    #[must_use]
+    pub fn get(&self, at: Iova) -> Option<(IovaRange, &V)> {
+        let mut node = self.root.as_ref()?;
+        loop {
+            match node {
+                Node::Inner(inner) => node = &inner.slots.get(inner.route(at))?.child,
+                Node::Leaf(leaf) => {
+                    let (range, value) = leaf.get(node::reaching(leaf, at))?;
+                    return range.contains(at).then_some((*range, value));
+                }
+            }
+        }
+    }
+
+    /// As [`get`](Self::get), with the value to change.
+    #[must_use]
+    pub fn get_mut(&mut self, at: Iova) -> Option<(IovaRange, &mut V)> {
+        let mut node = self.root.as_mut()?;
+        loop {
+            match node {
+                Node::Inner(inner) => {
+                    let i = inner.route(at);
+                    node = &mut inner.slots.get_mut(i)?.child;
+                }
+                Node::Leaf(leaf) => {
+                    let i = node::reaching(leaf, at);
+                    let (range, value) = leaf.get_mut(i)?;
+                    return range.contains(at).then_some((*range, value));
+                }
+            }
+        }
+    }
+
+    /// The lowest entry that contains `at` or lies above it, in O(log n).
+    #[must_use]
+    pub fn first_from(&self, at: Iova) -> Option<(IovaRange, &V)> {
+        Iter::new(self.root.as_ref(), at, Iova(u64::MAX)).next()
+    }
+
+    /// Whether some entry shares an address with `range`, in O(log n).
+    #[must_use]
+    pub fn overlaps(&self, range: IovaRange) -> bool {
+        self.overlapping(range).next().is_some()
+    }
+
+    /// The entries that share an address with `range`, ascending, in O(log n + k) for k of them.
+    pub fn overlapping(&self, range: IovaRange) -> impl Iterator<Item = (IovaRange, &V)> {
+        Iter::new(self.root.as_ref(), range.first(), range.last())
+    }
+
+    /// All entries, ascending, in O(n).
+    pub fn iter(&self) -> impl Iterator<Item = (IovaRange, &V)> {
+        self.overlapping(IovaRange::ALL)
+    }
+
+    /// Takes out the entry that begins exactly at `first`, in O(log n). Never allocates.
+    pub fn remove(&mut self, first: Iova) -> Option<(IovaRange, V)> {
+        let taken = remove::remove(&mut self.root, first)?;
+        self.len -= 1;
+        Some(taken)
+    }
+
+    /// Drops all entries and frees all nodes, in O(n). Never allocates.
+    pub fn clear(&mut self) {
+        self.len = 0;
+        self.root = None;
+    }
+}
+
+impl<V> fmt::Debug for RangeMap<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RangeMap").field("len", &self.len).finish_non_exhaustive()
+    }
+}

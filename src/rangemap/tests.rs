@@ -1,0 +1,512 @@
+//! Tests of the map, against a `BTreeMap` and with a pool that refuses.
+
+use std::boxed::Box;
+use std::collections::BTreeMap;
+use std::format;
+use std::rc::Rc;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::node::{HEIGHT_MAX, Node};
+use super::{InsertError, RangeMap};
+use crate::addr::{Iova, IovaRange};
+use crate::pool::{Pool, Usage};
+
+/// A pool of its own, so that tests that run at once don't count each other's nodes.
+fn pool() -> &'static Pool {
+    Box::leak(Box::new(Pool::heap()))
+}
+
+fn range(first: u64, last: u64) -> IovaRange {
+    IovaRange::new(Iova(first), Iova(last)).unwrap()
+}
+
+fn page(n: u64) -> IovaRange {
+    range(n << 12, (n << 12) + 0xfff)
+}
+
+/// A walk over all nodes that checks every bound; returns the number of nodes.
+fn check<V>(map: &RangeMap<V>) -> usize {
+    struct Seen {
+        entries: usize,
+        nodes: usize,
+        leaf_depth: Option<usize>,
+        last: Option<Iova>,
+    }
+
+    fn walk<V>(node: &Node<V>, depth: usize, edge: bool, seen: &mut Seen) {
+        let (most, least) = node.bounds();
+        let least = if edge { 1 } else { least };
+        assert!((least..=most).contains(&node.len()), "{} items at depth {depth}", node.len());
+        seen.nodes += 1;
+        match node {
+            Node::Leaf(leaf) => {
+                assert_eq!(*seen.leaf_depth.get_or_insert(depth), depth, "equal depth");
+                for (range, _) in leaf.iter() {
+                    assert!(
+                        seen.last.is_none_or(|last| last < range.first()),
+                        "order at {range:?}"
+                    );
+                    seen.last = Some(range.last());
+                }
+                seen.entries += leaf.len();
+            }
+            Node::Inner(inner) => {
+                for (i, slot) in inner.slots.iter().enumerate() {
+                    assert_eq!(slot.child.first(), Some(slot.first), "key of the child");
+                    let edge = edge && i + 1 == inner.slots.len();
+                    walk(&slot.child, depth + 1, edge, seen);
+                }
+            }
+        }
+    }
+
+    let mut seen = Seen { entries: 0, nodes: 0, leaf_depth: None, last: None };
+    if let Some(root) = &map.root {
+        walk(root, 0, true, &mut seen);
+        if let Node::Inner(inner) = root {
+            assert!(inner.slots.len() > 1, "a root with one child");
+        }
+    }
+    assert_eq!(seen.entries, map.len());
+    assert!(seen.leaf_depth.is_none_or(|depth| depth <= HEIGHT_MAX));
+    seen.nodes
+}
+
+fn entries<V: Copy>(map: &RangeMap<V>) -> Vec<(IovaRange, V)> {
+    map.iter().map(|(range, value)| (range, *value)).collect()
+}
+
+/// A plain generator (xorshift), so that the large tests need no dependency and repeat.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+
+    fn shuffle<T>(&mut self, row: &mut [T]) {
+        for i in (1..row.len()).rev() {
+            let other = self.below(i as u64 + 1) as usize;
+            row.swap(i, other);
+        }
+    }
+}
+
+#[test]
+fn an_empty_map_answers() {
+    let pool = pool();
+    let mut map = RangeMap::<u8>::new(pool);
+    assert!(map.is_empty() && map.get(Iova(0)).is_none() && map.get_mut(Iova(0)).is_none());
+    assert!(map.first_from(Iova(0)).is_none() && !map.overlaps(IovaRange::ALL));
+    assert_eq!(map.iter().count(), 0);
+    assert_eq!(map.remove(Iova(0)), None);
+    map.clear();
+    assert_eq!(pool.usage(), Usage::default());
+    assert_eq!(format!("{map:?}"), "RangeMap { len: 0, .. }");
+}
+
+#[test]
+fn the_last_byte_of_the_space_is_an_ordinary_address() {
+    let mut map = RangeMap::new(pool());
+    map.insert(range(u64::MAX, u64::MAX), 1).unwrap();
+    map.insert(range(0, 0), 2).unwrap();
+    map.insert(range(1, u64::MAX - 1), 3).unwrap();
+    check(&map);
+    assert_eq!(map.get(Iova(u64::MAX)), Some((range(u64::MAX, u64::MAX), &1)));
+    assert_eq!(map.first_from(Iova(u64::MAX)).map(|(_, v)| *v), Some(1));
+    assert_eq!(map.get(Iova(u64::MAX - 1)).map(|(_, v)| *v), Some(3));
+    assert_eq!(map.overlapping(IovaRange::ALL).count(), 3);
+    assert_eq!(map.insert(IovaRange::ALL, 4), Err(InsertError::Overlap));
+    assert_eq!(map.remove(Iova(u64::MAX)), Some((range(u64::MAX, u64::MAX), 1)));
+    assert!(map.first_from(Iova(u64::MAX)).is_none());
+}
+
+#[test]
+fn the_whole_space_is_one_entry() {
+    let mut map = RangeMap::new(pool());
+    map.insert(IovaRange::ALL, 7).unwrap();
+    for at in [0, 1, 1 << 40, u64::MAX] {
+        assert_eq!(map.get(Iova(at)), Some((IovaRange::ALL, &7)));
+        assert_eq!(map.insert(range(at, at), 8), Err(InsertError::Overlap));
+    }
+    *map.get_mut(Iova(5)).unwrap().1 = 9;
+    assert_eq!(map.remove(Iova(1)), None);
+    assert_eq!(map.remove(Iova(0)), Some((IovaRange::ALL, 9)));
+}
+
+#[test]
+fn neighbours_that_touch_stay_apart() {
+    let mut map = RangeMap::new(pool());
+    for n in 0..1000 {
+        map.insert(page(n), n).unwrap();
+    }
+    check(&map);
+    for n in 0..1000 {
+        let page = page(n);
+        assert_eq!(map.get(page.first()), Some((page, &n)));
+        assert_eq!(map.get(page.last()), Some((page, &n)));
+        assert_eq!(map.overlapping(page).count(), 1);
+        let both = range(page.first().0, page.last().0 + 1);
+        assert_eq!(map.overlapping(both).count(), if n < 999 { 2 } else { 1 });
+        assert_eq!(map.insert(range(page.last().0, page.last().0), 0), Err(InsertError::Overlap));
+    }
+    assert_eq!(map.remove(Iova(0x1001)), None, "inside an entry is not its beginning");
+}
+
+#[test]
+fn a_walk_that_ended_stays_ended() {
+    let mut map = RangeMap::new(pool());
+    for n in 0..100 {
+        map.insert(page(n), n).unwrap();
+    }
+    let mut walk = map.overlapping(range(0, 0x1fff));
+    assert_eq!(walk.by_ref().count(), 2);
+    assert_eq!(walk.next(), None);
+    let mut all = map.iter();
+    assert_eq!(all.by_ref().count(), 100);
+    assert_eq!(all.next(), None);
+}
+
+#[test]
+fn errors_have_words() {
+    assert_eq!(format!("{}", InsertError::Overlap), "an entry overlaps the range");
+    let error: &dyn core::error::Error = &InsertError::from(crate::error::OutOfMemory);
+    assert_eq!(format!("{error}"), "no memory for a node");
+}
+
+#[test]
+fn values_need_not_be_copies_and_are_dropped_once() {
+    let pool = pool();
+    let value = Rc::new(());
+    let mut map = RangeMap::new(pool);
+    for n in 0..1000 {
+        map.insert(page(n * 7 % 1000), value.clone()).unwrap();
+    }
+    assert_eq!(map.insert(page(3), value.clone()), Err(InsertError::Overlap));
+    assert_eq!(Rc::strong_count(&value), 1001);
+    for n in 0..500 {
+        drop(map.remove(page(n).first()).unwrap());
+    }
+    assert_eq!(Rc::strong_count(&value), 501);
+    map.clear();
+    assert!(map.is_empty());
+    assert_eq!((Rc::strong_count(&value), pool.usage()), (1, Usage::default()));
+    for n in 0..100 {
+        map.insert(page(n), value.clone()).unwrap();
+    }
+    drop(map);
+    assert_eq!((Rc::strong_count(&value), pool.usage()), (1, Usage::default()));
+}
+
+#[test]
+fn a_refused_node_leaves_the_map_unchanged() {
+    let pool = pool();
+    let mut map = RangeMap::new(pool);
+    // Grow until one insert would split every level of a tree of three; each insert before it is
+    // tried with every allocation refused in turn.
+    let (mut n, mut deepest, mut refusals) = (0, 0, 0);
+    while deepest < 4 {
+        let mut met = 0;
+        loop {
+            let (before, root) = (pool.usage(), map.root.as_ref().map(Node::len));
+            pool.refuse_nth(met, true);
+            let outcome = map.insert(page(n), n);
+            if pool.refuse_none() == 0 {
+                outcome.unwrap();
+                break;
+            }
+            met += 1;
+            refusals += 1;
+            assert_eq!(outcome, Err(InsertError::OutOfMemory));
+            assert_eq!((pool.usage(), map.root.as_ref().map(Node::len)), (before, root));
+            assert!(!map.overlaps(page(n)));
+            if met > 1 {
+                check(&map);
+                assert!(map.iter().map(|(_, n)| *n).eq(0..n));
+            }
+        }
+        deepest = deepest.max(met);
+        n += 1;
+    }
+    assert!(refusals > 100, "only {refusals} refusals");
+    check(&map);
+}
+
+#[test]
+fn a_refused_split_in_the_middle_leaves_the_map_unchanged() {
+    for seed in 1..40 {
+        let pool = pool();
+        let mut map = RangeMap::new(pool);
+        let mut random = Random(seed);
+        let mut met = [0; 3];
+        for _ in 0..4000 {
+            let new = page(random.below(1 << 40));
+            if map.overlaps(new) {
+                continue;
+            }
+            for nth in 0.. {
+                let before = (pool.usage(), (nth > 0).then(|| entries(&map)));
+                pool.refuse_nth(nth, false);
+                let outcome = map.insert(new, 1);
+                if pool.refuse_none() == 0 {
+                    outcome.unwrap();
+                    break;
+                }
+                met[nth.min(2) as usize] += 1;
+                assert_eq!(outcome, Err(InsertError::OutOfMemory));
+                assert!(map.get(new.first()).is_none());
+                assert_eq!(before.0, pool.usage());
+                assert!(before.1.is_none_or(|before| before == entries(&map)));
+            }
+        }
+        assert!(met[0] > 100 && met[1] > 5 && met[2] > 0, "{met:?}");
+        check(&map);
+        drop(map);
+        assert_eq!(pool.usage(), Usage::default());
+    }
+}
+
+#[test]
+fn removals_need_no_memory() {
+    let pool = pool();
+    let mut random = Random(11);
+    let mut order: Vec<u64> = (0..20_000).collect();
+    let mut map = RangeMap::new(pool);
+    for clear in [false, true] {
+        random.shuffle(&mut order);
+        for &n in &order {
+            map.insert(page(n), n).unwrap();
+        }
+        check(&map);
+        pool.refuse_nth(0, true);
+        if clear {
+            map.clear();
+        } else {
+            random.shuffle(&mut order);
+            for (i, &n) in order.iter().enumerate() {
+                assert_eq!(map.remove(page(n).first()), Some((page(n), n)));
+                if i % 500 == 0 {
+                    check(&map);
+                }
+            }
+        }
+        assert_eq!(pool.refuse_none(), 0, "nothing was asked for");
+        assert!(map.is_empty());
+        assert_eq!(pool.usage(), Usage::default());
+    }
+}
+
+/// Bytes of pool memory per entry, in tenths, after a check of the whole tree.
+fn tenths_per_entry<V>(map: &RangeMap<V>) -> usize {
+    assert_eq!(map.pool.usage().nodes, check(map));
+    map.pool.usage().bytes * 10 / map.len()
+}
+
+#[test]
+fn an_entry_costs_little_more_than_its_bytes() {
+    const N: u64 = 100_000;
+    type Value = [u64; 2];
+    let value: Value = [0; 2];
+    let report = |what: &str, map: &RangeMap<Value>, most: usize| {
+        let tenths = tenths_per_entry(map);
+        std::println!("{what}: {}.{} bytes per entry", tenths / 10, tenths % 10);
+        assert!(tenths <= most * 10, "{what}: {tenths} tenths of a byte per entry");
+    };
+
+    let mut map = RangeMap::new(pool());
+    for n in 0..N {
+        map.insert(page(n), value).unwrap();
+    }
+    report("ascending", &map, 36);
+
+    map.clear();
+    for n in (0..N).rev() {
+        map.insert(page(n), value).unwrap();
+    }
+    report("descending", &map, 44);
+
+    map.clear();
+    let mut random = Random(5);
+    let mut order: Vec<u64> = (0..N).collect();
+    random.shuffle(&mut order);
+    for &n in &order {
+        map.insert(page(n), value).unwrap();
+    }
+    report("random", &map, 48);
+
+    // Half of the entries replaced by others, again and again.
+    for _ in 0..10 {
+        random.shuffle(&mut order);
+        for &n in &order[..order.len() / 2] {
+            assert!(map.remove(page(n).first()).is_some());
+        }
+        for &n in &order[..order.len() / 2] {
+            map.insert(page(n), value).unwrap();
+        }
+    }
+    report("churn", &map, 54);
+    random.shuffle(&mut order);
+    for &n in &order[1000..] {
+        assert!(map.remove(page(n).first()).is_some());
+    }
+    report("1% left at random", &map, 64);
+
+    map.clear();
+    for n in 0..N {
+        map.insert(page(n), value).unwrap();
+    }
+    for n in (0..N).filter(|n| n % 16 != 0) {
+        assert!(map.remove(page(n).first()).is_some());
+    }
+    report("one of 16 left", &map, 64);
+}
+
+#[test]
+fn a_million_entries_make_a_low_tree() {
+    let mut map = RangeMap::new(pool());
+    for n in 0..1_000_000_u64 {
+        // A multiplication by an odd number permutes the 20-bit numbers.
+        map.insert(page(n.wrapping_mul(0x9_e377) & 0xf_ffff), n).unwrap();
+    }
+    check(&map);
+    let mut height = 0;
+    let mut node = map.root.as_ref().unwrap();
+    while let Node::Inner(inner) = node {
+        height += 1;
+        node = &inner.slots[0].child;
+    }
+    assert!(height <= 5, "{height} inner nodes on the path");
+    for n in (0..1_000_000_u64).step_by(997) {
+        let page = page(n.wrapping_mul(0x9_e377) & 0xf_ffff);
+        assert_eq!(map.get(page.last()), Some((page, &n)));
+        assert_eq!(map.remove(page.first()), Some((page, n)));
+    }
+    check(&map);
+}
+
+/// What the map does, done to a `BTreeMap` by the lowest address.
+#[derive(Default)]
+struct Model(BTreeMap<u64, (IovaRange, u32)>);
+
+impl Model {
+    fn overlapping(&self, range: IovaRange) -> Vec<(IovaRange, u32)> {
+        self.0.values().copied().filter(|(r, _)| r.overlaps(range)).collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u64, u64),
+    /// Inserts one after another, upwards or downwards.
+    Run(u64, u8, bool),
+    Remove(u64),
+    /// Removes all entries that overlap.
+    Unmap(u64, u64),
+    Change(u64),
+    Query(u64, u64),
+    Clear,
+}
+
+/// Addresses of a small space, so that steps meet each other; and its top end at `u64::MAX`.
+fn address() -> impl Strategy<Value = u64> {
+    prop_oneof![9 => 0..6000_u64, 1 => (0..40_u64).prop_map(|below| u64::MAX - below)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (address(), 0..4_u64).prop_map(|(at, span)| Step::Insert(at, span)),
+        4 => (address(), 1..60_u8, any::<bool>()).prop_map(|(at, n, up)| Step::Run(at, n, up)),
+        6 => address().prop_map(Step::Remove),
+        2 => (address(), 0..300_u64).prop_map(|(at, span)| Step::Unmap(at, span)),
+        1 => address().prop_map(Step::Change),
+        2 => (address(), prop_oneof![0..500_u64, Just(u64::MAX)])
+            .prop_map(|(at, span)| Step::Query(at, span)),
+        1 => (0..50_u8).prop_map(|n| if n == 0 { Step::Clear } else { Step::Query(0, 10) }),
+    ]
+}
+
+fn insert_both(map: &mut RangeMap<u32>, model: &mut Model, at: u64, span: u64, value: u32) {
+    let range = range(at, at.saturating_add(span));
+    let free = model.overlapping(range).is_empty();
+    assert_eq!(map.overlaps(range), !free);
+    if free {
+        assert_eq!(map.insert(range, value), Ok(()));
+        model.0.insert(at, (range, value));
+    } else {
+        assert_eq!(map.insert(range, value), Err(InsertError::Overlap));
+    }
+}
+
+fn apply(map: &mut RangeMap<u32>, model: &mut Model, step: &Step, value: u32) {
+    match *step {
+        Step::Insert(at, span) => insert_both(map, model, at, span, value),
+        Step::Run(at, n, up) => {
+            for i in 0..u64::from(n) {
+                let at = if up { at.saturating_add(2 * i) } else { at.saturating_sub(2 * i) };
+                insert_both(map, model, at, 1, value);
+            }
+        }
+        Step::Remove(at) => {
+            // The entry at the address, if there is one; else none begins there.
+            let at = map.get(Iova(at)).map_or(at, |(range, _)| range.first().0);
+            assert_eq!(map.remove(Iova(at)), model.0.remove(&at));
+        }
+        Step::Unmap(at, span) => {
+            for entry in model.overlapping(range(at, at.saturating_add(span))) {
+                let first = entry.0.first();
+                assert_eq!(map.remove(first), Some(entry));
+                model.0.remove(&first.0);
+                check(map);
+            }
+        }
+        Step::Change(at) => {
+            let model = model.0.values_mut().find(|(range, _)| range.contains(Iova(at)));
+            match (map.get_mut(Iova(at)), model) {
+                (Some((range, ours)), Some((expected, theirs))) => {
+                    assert_eq!((range, *ours), (*expected, *theirs));
+                    (*ours, *theirs) = (value, value);
+                }
+                (None, None) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        Step::Query(at, span) => {
+            let range = range(at, at.saturating_add(span));
+            let found: Vec<_> = map.overlapping(range).map(|(r, v)| (r, *v)).collect();
+            assert_eq!(found, model.overlapping(range));
+            let at = Iova(at);
+            let expected = model.0.values().find(|(r, _)| r.contains(at));
+            assert_eq!(map.get(at), expected.map(|(r, v)| (*r, v)));
+            let expected = model.0.values().find(|(r, _)| r.last() >= at);
+            assert_eq!(map.first_from(at), expected.map(|(r, v)| (*r, v)));
+        }
+        Step::Clear => {
+            map.clear();
+            model.0.clear();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_map_does_as_a_btreemap(steps in proptest::collection::vec(step(), 1..400)) {
+        let pool = pool();
+        let mut map = RangeMap::new(pool);
+        let mut model = Model::default();
+        for (i, step) in steps.iter().enumerate() {
+            apply(&mut map, &mut model, step, i as u32);
+            prop_assert_eq!(pool.usage().nodes, check(&map));
+            prop_assert_eq!(map.len(), model.0.len());
+            prop_assert!(entries(&map).iter().eq(model.0.values()));
+        }
+        drop(map);
+        prop_assert_eq!(pool.usage(), Usage::default());
+    }
+}
