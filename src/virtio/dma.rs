@@ -127,3 +127,39 @@ impl DmaBuffer {
         Some(unsafe { self.base.add(offset) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reset;
+    use super::*;
+    use crate::virtio::transport::fake::{FakeConfig, FakeMachine};
+
+    #[test]
+    fn accesses_outside_or_misaligned_reach_nothing() {
+        let machine = FakeMachine::new(FakeConfig::default());
+        let mut buffer = DmaBuffer::new(&machine, 1).unwrap();
+        for offset in [PAGE_SIZE - 7, PAGE_SIZE, usize::MAX - 3, usize::MAX, 4] {
+            buffer.write_u64(offset, u64::MAX); // 4: inside, but not a multiple of 8
+        }
+        buffer.write_bytes(PAGE_SIZE - 1, &[1, 2]);
+        let mut all = [0xaa; PAGE_SIZE];
+        buffer.read_bytes(0, &mut all);
+        assert!(all.iter().all(|byte| *byte == 0));
+        buffer.write_u64(PAGE_SIZE - 8, 0x0102_0304_0506_0708);
+        assert_eq!(buffer.read_u16(PAGE_SIZE - 2), 0x0102, "little endian");
+        assert_eq!(buffer.read_u32(PAGE_SIZE - 3), 0);
+    }
+
+    #[test]
+    fn pages_that_went_back_are_out_of_reach() {
+        let machine = FakeMachine::new(FakeConfig::default());
+        let mut buffer = DmaBuffer::new(&machine, PAGE_SIZE + 1).unwrap();
+        assert_eq!(machine.pages(), 2);
+        let quiet = reset(&machine, &machine.transport(), 0).unwrap();
+        buffer.release(&machine, &quiet);
+        buffer.release(&machine, &quiet);
+        assert_eq!(machine.pages(), 0);
+        buffer.write_u8(0, 1);
+        assert_eq!(buffer.read_u8(0), 0);
+    }
+}

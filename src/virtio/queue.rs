@@ -263,3 +263,41 @@ const fn avail_offset(size: u16) -> usize {
 const fn used_offset(size: u16) -> usize {
     (avail_offset(size) + 6 + size as usize * 2).next_multiple_of(4)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::transport::fake::{FakeConfig, FakeMachine};
+
+    #[test]
+    fn sizes_are_powers_of_two_up_to_ours() {
+        let sizes = [0, 1, 2, 3, 255, 256, 257, u16::MAX].map(SplitQueue::size_for);
+        assert_eq!(sizes, [0, 1, 2, 2, 128, 256, 256, 256]);
+    }
+
+    #[test]
+    fn the_parts_of_a_queue_are_aligned_and_apart() {
+        // virtio 1.2 §2.7: alignment 16, 2 and 4; sizes 16n, 6 + 2n and 6 + 8n
+        let machine = FakeMachine::new(FakeConfig::default());
+        for size in [1, 2, 4, 64, 256] {
+            let queue = SplitQueue::new(&machine, size, ChainKind::Writable, true).unwrap();
+            let setup = queue.setup();
+            let (n, at) = (u64::from(size), [setup.descriptors.0, setup.available.0, setup.used.0]);
+            assert_eq!((at[0] % 16, at[1] % 2, at[2] % 4), (0, 0, 0), "size {size}");
+            assert!(at[0] + 16 * n <= at[1] && at[1] + 6 + 2 * n <= at[2], "size {size}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_published_twice() {
+        let machine = FakeMachine::new(FakeConfig::default());
+        let mut queue = SplitQueue::new(&machine, 4, ChainKind::Writable, true).unwrap();
+        assert!(!queue.publish(&machine));
+        let chain = queue.reserve().unwrap();
+        queue.push(chain, None, Segment { at: PhysAddr(0), len: 1 });
+        assert!(queue.publish(&machine));
+        assert!(!queue.publish(&machine));
+        assert_eq!(queue.pop(&machine), Ok(None));
+        assert_eq!((0..4).filter_map(|_| queue.reserve()).count(), 3, "one is in flight");
+    }
+}

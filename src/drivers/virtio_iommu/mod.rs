@@ -18,7 +18,7 @@
 //! it stays clear; where it has none (`BYPASS_CONFIG` not offered) the specification has unattached
 //! endpoints blocked, because `BYPASS` is never accepted. To block an endpoint it is *attached to
 //! one domain that stays empty for ever*; DETACH is never sent (rule C-270). So
-//! [`release`](Driver::release) sends nothing: endpoints whose device is gone stay on that domain.
+//! [`release`](crate::driver::Driver::release) sends nothing: endpoints whose device is gone stay on that domain.
 //!
 //! # When the device lies
 //!
@@ -63,6 +63,12 @@ use request::{Dead, REQUEST_QUEUE, Requests, Unit};
 
 /// The virtio device id of an IOMMU.
 pub const DEVICE_ID: u32 = 23;
+
+/// Every status bit that a driver sets, in the end (virtio 1.2 §3.1.1).
+const READY: DeviceStatus = DeviceStatus::ACKNOWLEDGE
+    .union(DeviceStatus::DRIVER)
+    .union(DeviceStatus::FEATURES_OK)
+    .union(DeviceStatus::DRIVER_OK);
 
 /// How an instance is driven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,16 +127,32 @@ pub struct VirtioIommu<P: Platform, T: Transport, R: RawLock = SpinLock> {
     ids: Mutex<R, DomainIds>,
 }
 
-impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
+impl<P: Platform, T: Transport> VirtioIommu<P, T> {
     /// Resets and starts the device: features, configuration, queues, and out of bypass.
     ///
     /// When this returns `Ok`, an endpoint that is on no domain reaches nothing. Number the PCI
-    /// buses and turn off the bus mastering of unknown state before.
+    /// buses before, because a device may remember them.
     ///
     /// # Errors
     ///
     /// Each variant of [`InitError`] says what is wrong with the device.
     pub fn new(
+        platform: P,
+        transport: T,
+        pool: &'static Pool,
+        options: Options,
+    ) -> Result<Self, InitError> {
+        Self::with_lock(platform, transport, pool, options)
+    }
+}
+
+impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
+    /// As [`new`](VirtioIommu::new), with a raw lock of the host's choice.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](VirtioIommu::new).
+    pub fn with_lock(
         platform: P,
         mut transport: T,
         pool: &'static Pool,
@@ -204,8 +226,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
     fn start(&mut self) -> Result<(), InitError> {
         self.transport.enable_queue(REQUEST_QUEUE, &self.requests.get_mut().setup())?;
         self.transport.enable_queue(EVENT_QUEUE, &self.events.get_mut().setup())?;
-        let status = self.transport.status() | DeviceStatus::DRIVER_OK;
-        self.transport.set_status(status);
+        self.transport.set_status(READY);
         if self.features.contains(Features::BYPASS_CONFIG) {
             // Written even if it reads 0: cloud-hypervisor reads 0 and bypasses until it is written.
             self.transport.config_write_u8(BYPASS_OFFSET, 0);

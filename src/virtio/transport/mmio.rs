@@ -133,3 +133,77 @@ impl Transport for MmioTransport {
         InterruptStatus::from_bits_truncate(pending as u8)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plain_registers;
+    use super::*;
+    use crate::addr::PhysAddr;
+
+    fn slot(version: u32, device_id: u32) -> MmioRegion {
+        let registers = plain_registers(0x200);
+        registers.write_u32(MAGIC_VALUE, MAGIC);
+        registers.write_u32(VERSION, version);
+        registers.write_u32(DEVICE_ID, device_id);
+        registers
+    }
+
+    fn error(registers: MmioRegion) -> Option<TransportError> {
+        MmioTransport::new(registers).err()
+    }
+
+    #[test]
+    fn what_is_no_modern_device_is_refused_by_name() {
+        assert_eq!(error(slot(1, 23)), Some(TransportError::Legacy));
+        assert_eq!(error(slot(3, 23)), Some(TransportError::UnknownVersion(3)));
+        assert_eq!(error(slot(2, 0)), Some(TransportError::NoDevice));
+        assert_eq!(error(plain_registers(0x200)), Some(TransportError::NotVirtio));
+        assert_eq!(error(plain_registers(0xff)), Some(TransportError::TooSmall));
+        assert_eq!(MmioTransport::new(slot(2, 23)).map(|found| found.device_id()), Ok(23));
+    }
+
+    #[test]
+    fn a_queue_is_set_up_in_the_registers_of_the_specification() {
+        let registers = slot(2, 23);
+        registers.write_u32(QUEUE_NUM_MAX, 256);
+        let mut transport = MmioTransport::new(registers).unwrap();
+        let setup = QueueSetup {
+            size: 256,
+            descriptors: PhysAddr(0x1_0000_2000),
+            available: PhysAddr(0x1_0000_3000),
+            used: PhysAddr(0x1_0000_4000),
+        };
+        assert_eq!(transport.queue_max(1), 256);
+        transport.enable_queue(1, &setup).unwrap();
+        // virtio 1.2 §4.2.2: selector, size, three addresses, ready.
+        let written = [0x30, 0x38, 0x80, 0x84, 0x90, 0xa0, 0xa4, 0x44];
+        let wanted = [1, 256, 0x2000, 1, 0x3000, 0x4000, 1, 1];
+        assert_eq!(written.map(|offset| registers.read_u32(offset)), wanted);
+        assert_eq!(transport.enable_queue(1, &setup), Err(TransportError::NoQueue(1)), "in use");
+        let large = QueueSetup { size: 512, ..setup };
+        registers.write_u32(QUEUE_READY, 0);
+        assert_eq!(transport.enable_queue(0, &large), Err(TransportError::NoQueue(0)));
+        transport.notify(1);
+        assert_eq!(registers.read_u32(0x50), 1);
+    }
+
+    #[test]
+    fn an_interrupt_is_acknowledged_as_it_was_read() {
+        let registers = slot(2, 23);
+        registers.write_u32(INTERRUPT_STATUS, 3);
+        let transport = MmioTransport::new(registers).unwrap();
+        assert_eq!(transport.take_interrupt(), InterruptStatus::all());
+        assert_eq!(registers.read_u32(INTERRUPT_ACK), 3);
+    }
+
+    #[test]
+    fn fields_of_the_configuration_start_at_0x100() {
+        let registers = slot(2, 23);
+        registers.write_u32(0x120, 512);
+        let transport = MmioTransport::new(registers).unwrap();
+        assert_eq!(transport.config_read_u32(32), 512);
+        transport.config_write_u8(36, 9);
+        assert_eq!((registers.read_u8(0x124), transport.config_read_u8(36)), (9, 9));
+        assert_eq!(transport.config_read_u32(u16::MAX), u32::MAX, "outside");
+    }
+}

@@ -20,6 +20,8 @@ use core::fmt;
 use bitflags::bitflags;
 
 pub use region::MmioRegion;
+#[cfg(test)]
+use region::plain_registers;
 
 use super::DeviceStatus;
 use crate::addr::PhysAddr;

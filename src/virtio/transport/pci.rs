@@ -271,3 +271,191 @@ fn capability(config: &impl PciConfig, at: u16) -> Option<Capability> {
     let multiplier = if kind == CAP_NOTIFY { config.read_u32(at + 16) } else { 0 };
     Some(Capability { kind, bar, offset: config.read_u32(at + 8), len, multiplier })
 }
+
+#[cfg(test)]
+mod tests {
+    use core::cell::RefCell;
+    use std::vec::Vec;
+
+    use super::super::plain_registers;
+    use super::*;
+    use crate::addr::PhysAddr;
+
+    /// 256 bytes of configuration space, and a log of what was written.
+    struct Function {
+        space: Vec<u8>,
+        written: RefCell<Vec<(u16, u16)>>,
+    }
+
+    impl PciConfig for Function {
+        fn read_u8(&self, offset: u16) -> u8 {
+            self.space.get(usize::from(offset)).copied().unwrap_or(0xff)
+        }
+
+        fn read_u16(&self, offset: u16) -> u16 {
+            u16::from_le_bytes([self.read_u8(offset), self.read_u8(offset + 1)])
+        }
+
+        fn read_u32(&self, offset: u16) -> u32 {
+            u32::from(self.read_u16(offset + 2)) << 16 | u32::from(self.read_u16(offset))
+        }
+
+        fn write_u16(&self, offset: u16, value: u16) {
+            self.written.borrow_mut().push((offset, value));
+        }
+    }
+
+    impl Function {
+        /// A function with these ids and no capability.
+        fn new(vendor: u16, device: u16) -> Self {
+            let mut space = std::vec![0; 256];
+            space[0..2].copy_from_slice(&vendor.to_le_bytes());
+            space[2..4].copy_from_slice(&device.to_le_bytes());
+            space[6] = 0x10; // capability list
+            Self { space, written: RefCell::default() }
+        }
+
+        /// QEMU's virtio-iommu-pci, as measured: foreign and empty capabilities among the others.
+        fn iommu() -> Self {
+            let mut function = Self::new(0x1af4, 0x1057);
+            function.space[0x34] = 0x98;
+            function.capability(0x98, 0x84, 9, 20, 5, 0, 0, 0); // config access: no length
+            function.capability(0x84, 0x70, 9, 20, CAP_NOTIFY, 4, 0x3000, 0x1000);
+            function.space[0x84 + 16] = 4;
+            function.capability(0x70, 0x60, 9, 16, CAP_DEVICE, 4, 0x2000, 0x1000);
+            function.capability(0x60, 0x50, 9, 16, CAP_ISR, 4, 0x1000, 0x1000);
+            function.capability(0x50, 0x40, 9, 16, CAP_COMMON, 4, 0, 0x1000);
+            function.capability(0x40, 0, 0x10, 0, 0, 0, 0, 0); // PCI Express
+            function
+        }
+
+        #[expect(clippy::too_many_arguments, reason = "the fields of the capability, in order")]
+        fn capability(
+            &mut self,
+            at: usize,
+            next: u8,
+            id: u8,
+            size: u8,
+            kind: u8,
+            bar: u8,
+            offset: u32,
+            len: u32,
+        ) {
+            self.space[at..at + 5].copy_from_slice(&[id, next, size, kind, bar]);
+            self.space[at + 8..at + 12].copy_from_slice(&offset.to_le_bytes());
+            self.space[at + 12..at + 16].copy_from_slice(&len.to_le_bytes());
+        }
+    }
+
+    fn bar4() -> (Bars, MmioRegion) {
+        let registers = plain_registers(0x4000);
+        ([None, None, None, None, Some(registers), None], registers)
+    }
+
+    fn error(function: &Function) -> TransportError {
+        PciTransport::new(function, &bar4().0).expect_err("this function must be refused")
+    }
+
+    #[test]
+    fn the_function_of_qemu_is_taken() {
+        let (function, (bars, registers)) = (Function::iommu(), bar4());
+        registers.write_u8(DEVICE_STATUS, 0xf);
+        assert_eq!(PciTransport::needed_bars(&function), Ok(1 << 4));
+        let mut transport = PciTransport::new(&function, &bars).unwrap();
+        assert_eq!(transport.device_id(), 23);
+        assert_eq!(registers.read_u8(DEVICE_STATUS), 0, "reset");
+        let command = function.written.take();
+        assert_eq!(command, [(4, 2), (4, 6)], "decoding, then, after the reset, bus mastering");
+
+        registers.write_u16(QUEUE_SIZE, 256);
+        registers.write_u16(QUEUE_NOTIFY_OFF, 3);
+        let setup = QueueSetup {
+            size: 128,
+            descriptors: PhysAddr(0x1_0000_2000),
+            available: PhysAddr(0x3000),
+            used: PhysAddr(0x4000),
+        };
+        transport.enable_queue(1, &setup).unwrap();
+        // virtio 1.2 §4.1.4.3, offsets by hand
+        assert_eq!((registers.read_u16(22), registers.read_u16(24)), (1, 128));
+        let addresses = [32, 36, 40, 48].map(|offset| registers.read_u32(offset));
+        assert_eq!(addresses, [0x2000, 1, 0x3000, 0x4000]);
+        assert_eq!(registers.read_u16(28), 1);
+        registers.write_u16(0x3000 + 3 * 4, 0xffff);
+        transport.notify(1);
+        assert_eq!(registers.read_u16(0x3000 + 3 * 4), 1, "offset 3 times the multiplier 4");
+        transport.notify(0); // never enabled: no register, nothing happens
+
+        registers.write_u8(0x2000 + 36, 1);
+        assert_eq!(transport.config_read_u8(36), 1);
+        registers.write_u8(0x1000, 3);
+        assert_eq!(transport.take_interrupt(), InterruptStatus::all());
+    }
+
+    #[test]
+    fn other_functions_are_refused_by_name() {
+        assert_eq!(error(&Function::new(0x8086, 0x1057)), TransportError::NotVirtio);
+        assert_eq!(error(&Function::new(0x1af4, 0x1004)), TransportError::Legacy);
+        assert_eq!(error(&Function::new(0x1af4, 0x1110)), TransportError::NotVirtio);
+        assert_eq!(error(&Function::new(0x1af4, 0x1057)), TransportError::NoCapability(1));
+        assert_eq!(error(&Function::new(0xffff, 0xffff)), TransportError::NotVirtio);
+    }
+
+    #[test]
+    fn a_list_that_loops_or_leaves_the_space_ends() {
+        let mut function = Function::iommu();
+        function.space[0x41] = 0x98;
+        assert_eq!(error(&function), TransportError::BadCapabilities, "a loop");
+        function.space[0x41] = 0x10;
+        assert_eq!(error(&function), TransportError::BadCapabilities, "into the header");
+        function.space[0x41] = 0xfc; // fits 4 bytes: too short for a virtio capability
+        function.space[0xfc..].copy_from_slice(&[9, 0, 16, CAP_COMMON]);
+        assert!(PciTransport::new(&function, &bar4().0).is_ok());
+    }
+
+    #[test]
+    fn regions_stay_inside_their_bar() {
+        for (at, offset, len) in [
+            (0x50, 0x3fff_u32, 0x1000_u32), // reaches over the end
+            (0x50, u32::MAX, u32::MAX),
+            (0x50, 0, 55), // shorter than the common configuration
+            (0x84, 0x4000, 0x1000),
+            (0x60, 0x4000, 1),
+        ] {
+            let mut function = Function::iommu();
+            function.space[at + 8..at + 12].copy_from_slice(&offset.to_le_bytes());
+            function.space[at + 12..at + 16].copy_from_slice(&len.to_le_bytes());
+            assert_eq!(error(&function), TransportError::OutsideBar(4), "{offset:#x} {len:#x}");
+            assert_eq!(function.written.take(), [], "nothing was turned on");
+        }
+        let mut function = Function::iommu();
+        function.space[0x50 + 4] = 3;
+        assert_eq!(error(&function), TransportError::OutsideBar(3), "not mapped");
+        function.space[0x50 + 4] = 6;
+        assert_eq!(error(&function), TransportError::NoCapability(CAP_COMMON), "no such BAR");
+    }
+
+    #[test]
+    fn the_first_capability_of_a_kind_counts() {
+        let mut function = Function::iommu();
+        function.capability(0x40, 0, 9, 16, CAP_COMMON, 4, 0x3f00, 0xff);
+        assert!(PciTransport::new(&function, &bar4().0).is_ok());
+        let (bars, registers) = bar4();
+        registers.write_u8(0x3f00 + DEVICE_STATUS, 0xf);
+        PciTransport::new(&function, &bars).unwrap();
+        assert_eq!(registers.read_u8(0x3f00 + DEVICE_STATUS), 0xf, "the later one is not used");
+    }
+
+    #[test]
+    fn a_notify_register_outside_its_region_refuses_the_queue() {
+        let (function, (bars, registers)) = (Function::iommu(), bar4());
+        let mut transport = PciTransport::new(&function, &bars).unwrap();
+        registers.write_u16(QUEUE_SIZE, 256);
+        let at = PhysAddr(0);
+        let setup = QueueSetup { size: 2, descriptors: at, available: at, used: at };
+        registers.write_u16(QUEUE_NOTIFY_OFF, 0x400);
+        assert_eq!(transport.enable_queue(0, &setup), Err(TransportError::NoQueue(0)));
+        registers.write_u16(QUEUE_NOTIFY_OFF, 0x3ff);
+        transport.enable_queue(0, &setup).unwrap();
+    }
+}

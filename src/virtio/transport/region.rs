@@ -116,3 +116,45 @@ impl MmioRegion {
         place.is_aligned().then_some(place)
     }
 }
+
+/// Registers that are plain memory, zeroed and leaked: what was written is read again.
+#[cfg(test)]
+pub(super) fn plain_registers(len: usize) -> MmioRegion {
+    let words = std::vec![0_u64; len.div_ceil(8)];
+    let base = NonNull::from(std::vec::Vec::leak(words)).cast();
+    // SAFETY: the memory is aligned, as long as asked for, never freed, and no reference to it is
+    // left, so nobody else knows of it.
+    unsafe { MmioRegion::new(base, len) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_outside_or_misaligned_reach_nothing() {
+        let registers = plain_registers(16);
+        registers.write_u64(8, 0x1122_3344_5566_7788);
+        assert_eq!(registers.read_u32(8), 0x5566_7788, "little endian, low half first");
+        assert_eq!(registers.read_u8(15), 0x11);
+        for offset in [13, 14, 16, usize::MAX - 1, usize::MAX] {
+            registers.write_u32(offset, 0);
+            assert_eq!(registers.read_u32(offset), u32::MAX, "{offset}");
+        }
+        registers.write_u16(9, 0);
+        registers.write_u8(16, 0);
+        assert_eq!(registers.read_u16(15), u16::MAX);
+        assert_eq!(registers.read_u32(12), 0x1122_3344);
+    }
+
+    #[test]
+    fn a_part_lies_inside() {
+        let registers = plain_registers(16);
+        registers.write_u8(9, 7);
+        let part = registers.part(8, 8).unwrap();
+        assert_eq!((part.read_u8(1), part.read_u8(8)), (7, u8::MAX));
+        assert!(registers.part(16, 0).is_some());
+        assert!(registers.part(8, 9).is_none());
+        assert!(registers.part(usize::MAX, 2).is_none());
+    }
+}

@@ -82,7 +82,7 @@ impl Device {
     pub(super) fn write_status(&mut self, status: DeviceStatus) {
         if !status.is_empty() {
             let refused = self.config.refuse_features && !status.contains(DeviceStatus::DRIVER_OK);
-            self.status = self.status | status;
+            self.status |= status;
             self.status.set(
                 DeviceStatus::FEATURES_OK,
                 status.contains(DeviceStatus::FEATURES_OK) && !refused,
@@ -167,6 +167,11 @@ impl Device {
         *used = used.wrapping_add(1);
         memory.write(setup.used.0 + 2, &used.to_le_bytes());
         self.isr |= 1;
+    }
+
+    pub(super) fn available_flags(&self, memory: &Memory, queue: usize) -> u16 {
+        let setup = self.queues.get(queue).and_then(|queue| queue.setup);
+        setup.map_or(u16::MAX, |setup| memory.read_u16(setup.available.0))
     }
 
     fn answer(

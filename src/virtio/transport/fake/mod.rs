@@ -10,8 +10,8 @@
 //!
 //! static POOL: Pool = Pool::heap();
 //! let machine = FakeMachine::new(FakeConfig::default());
-//! let unit: VirtioIommu<_, _> =
-//!     VirtioIommu::new(machine.clone(), machine.transport(), &POOL, Options::default()).unwrap();
+//! let transport = machine.transport();
+//! let unit = VirtioIommu::new(machine.clone(), transport, &POOL, Options::default()).unwrap();
 //! assert_eq!(unit.health(), Health::Good);
 //! assert_eq!(machine.translate(EndpointId(8), 0x1000, false), Err(0), "out of bypass");
 //! ```
@@ -238,6 +238,13 @@ impl FakeMachine {
     #[must_use]
     pub fn descriptor_flags(&self) -> Vec<u16> {
         self.state().device.flags.clone()
+    }
+
+    /// The flags that the driver wrote into the available rings of both queues.
+    #[must_use]
+    pub fn available_flags(&self) -> [u16; 2] {
+        let State { memory, device, .. } = &*self.state();
+        [REQUESTS, EVENTS].map(|queue| device.available_flags(memory, queue))
     }
 
     /// The domain that the device has the endpoint on.
