@@ -27,8 +27,8 @@ initial_pagetable!({
     let mut table = [0; 512];
     table[0] = DEVICE;
     table[1] = NORMAL | GIB;
-    table[2] = NORMAL | 2 * GIB;
-    table[3] = NORMAL | 3 * GIB;
-    table[HIGH_ECAM] = DEVICE | HIGH_ECAM * GIB;
+    table[2] = NORMAL | (2 * GIB);
+    table[3] = NORMAL | (3 * GIB);
+    table[HIGH_ECAM] = DEVICE | (HIGH_ECAM * GIB);
     InitialPagetable(table)
 });

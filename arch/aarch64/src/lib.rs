@@ -6,7 +6,9 @@
 
 mod board;
 mod clock;
+pub mod counter;
 mod exit;
+mod level;
 mod logger;
 mod vectors;
 
@@ -14,3 +16,4 @@ pub use aarch64_rt::entry;
 pub use board::{DEVICE_TREE, DEVICE_TREE_LEN, IMAGE_END};
 pub use clock::now_ns;
 pub use exit::exit;
+pub use level::is_at_entry_level;

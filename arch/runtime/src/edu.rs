@@ -5,6 +5,8 @@
 //! the same time. The interrupt is the other one: with message-signalled interrupts on, raising it
 //! writes four bytes to the message address at once, through the IOMMU.
 
+use core::sync::atomic::{Ordering, fence};
+
 use iommu::virtio::transport::MmioRegion;
 
 use crate::pci::Config;
@@ -78,6 +80,7 @@ impl Edu {
         self.registers.write_u64(SOURCE, source);
         self.registers.write_u64(DESTINATION, destination);
         self.registers.write_u64(COUNT, len as u64);
+        fence(Ordering::SeqCst); // what the CPU wrote comes before the device looks
         self.registers.write_u32(COMMAND, command);
         Ok(())
     }
@@ -94,6 +97,7 @@ impl Edu {
             }
             core::hint::spin_loop();
         }
+        fence(Ordering::SeqCst); // what the device wrote comes before the CPU looks
         Ok(())
     }
 
@@ -106,8 +110,10 @@ impl Edu {
         if !self.config.set_msi(address, data) {
             return Err(EduError::NoMsi);
         }
+        fence(Ordering::SeqCst); // as in `start` and `finish`
         self.registers.write_u32(RAISE, 1);
         self.registers.write_u32(ACKNOWLEDGE, 1);
+        fence(Ordering::SeqCst);
         Ok(())
     }
 }

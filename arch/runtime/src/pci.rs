@@ -53,7 +53,10 @@ pub struct Config {
 
 /// Where the scan is.
 struct Scan {
-    next_bus: u8,
+    /// One more than the last number given: up to 256.
+    next_bus: u16,
+    /// The last number for a bus below this root: the next root, or the end of ECAM, comes after.
+    last_bus: u8,
     next_address: u64,
     end: u64,
 }
@@ -74,6 +77,11 @@ const MEMORY_WINDOW: u16 = 0x20;
 const PREFETCH_WINDOW: u16 = 0x24;
 /// A window whose base is above its limit: closed.
 const CLOSED: u32 = 0x0000_fff0;
+/// The secondary bus of a closed bridge; above its subordinate, so nothing is forwarded. Not 0 as
+/// after reset: QEMU's IOMMU finds endpoints by bus number, and would take it for the root bus.
+const NO_BUS: u8 = 0xff;
+/// How many bytes of configuration space a bus has.
+const BUS_LEN: usize = 1 << 20;
 /// Bridges forward memory in steps of this many bytes.
 const WINDOW_STEP: u64 = 1 << 20;
 
@@ -81,15 +89,24 @@ impl Pci {
     /// Scans the buses from `roots` on and places everything in `window`.
     ///
     /// `ecam` is the mapped configuration space. A root bus that no bridge leads to (`pxb`) must be
-    /// named; bus numbers below each root are given in order from the root's own.
+    /// named; bus numbers below each root are given in order from the root's own, and end before the
+    /// next root. A bridge for which no number is left stays closed.
     #[must_use]
     pub fn bring_up(ecam: MmioRegion, window: Span, roots: &[u8]) -> Self {
         let access = Ecam { registers: ecam };
+        let buses = (ecam.len() / BUS_LEN).clamp(1, 256);
+        let last_bus = (buses - 1) as u8;
         let mut pci = Self { access, functions: Vec::new() };
-        let mut scan =
-            Scan { next_bus: 0, next_address: window.base, end: window.base + window.len };
-        for root in roots {
-            scan.next_bus = root.saturating_add(1);
+        let mut scan = Scan {
+            next_bus: 0,
+            last_bus: 0,
+            next_address: window.base,
+            end: window.base + window.len,
+        };
+        for root in roots.iter().filter(|root| **root <= last_bus) {
+            let next_root = roots.iter().copied().filter(|other| other > root).min();
+            scan.last_bus = next_root.map_or(last_bus, |next| last_bus.min(next - 1));
+            scan.next_bus = u16::from(*root) + 1;
             pci.scan_bus(*root, Above { root: *root, alias: None }, &mut scan);
         }
         pci
@@ -144,7 +161,7 @@ impl Pci {
         let id = id_of(address);
         let config = Config { access: self.access, id };
         let is_bridge = header.header_type(self.access) == HeaderType::PciPciBridge;
-        let bars = config.place_bars(if is_bridge { 2 } else { 6 }, scan);
+        let (bars, all_placed) = config.place_bars(if is_bridge { 2 } else { 6 }, scan);
         let (_, class, _, _) = header.revision_and_class(self.access);
         let requester = above.alias.unwrap_or(id);
         let function =
@@ -152,18 +169,27 @@ impl Pci {
         if self.functions.push(function).is_err() {
             return; // more than an image has a use for
         }
-        if is_bridge {
-            let secondary = scan.next_bus;
-            scan.next_bus = secondary.saturating_add(1);
-            config.write_u32(BUS_NUMBERS, u32::from_le_bytes([address.bus(), secondary, 0xff, 0]));
+        let number = u8::try_from(scan.next_bus).ok().filter(|bus| *bus <= scan.last_bus);
+        if is_bridge && let Some(secondary) = number {
+            scan.next_bus += 1;
+            config.write_u32(
+                BUS_NUMBERS,
+                u32::from_le_bytes([address.bus(), secondary, scan.last_bus, 0]),
+            );
             scan.next_address = scan.next_address.next_multiple_of(WINDOW_STEP);
             let first = scan.next_address;
             let alias = above.alias.or(config.alias_of_bridge(secondary));
             self.scan_bus(secondary, Above { alias, ..above }, scan);
             scan.next_address = scan.next_address.next_multiple_of(WINDOW_STEP);
-            let last = [address.bus(), secondary, scan.next_bus - 1, 0];
+            let last = [address.bus(), secondary, (scan.next_bus - 1) as u8, 0];
             config.write_u32(BUS_NUMBERS, u32::from_le_bytes(last));
             config.open_window(first, scan.next_address);
+        } else if is_bridge {
+            config.write_u32(BUS_NUMBERS, u32::from_le_bytes([address.bus(), NO_BUS, 0, 0]));
+            config.open_window(0, 0);
+        }
+        if !is_bridge && !all_placed {
+            return; // enabled, it would answer at an address that is not its own
         }
         let command = config.read_u16(COMMAND);
         config.write_u16(COMMAND, command | COMMAND_MEMORY_AND_MASTER);
@@ -171,9 +197,10 @@ impl Pci {
 }
 
 impl Config {
-    /// Sizes the memory BARs and places them below 4 GiB.
-    fn place_bars(&self, count: u16, scan: &mut Scan) -> [Option<Span>; 6] {
+    /// Sizes the memory BARs and places them below 4 GiB. False if one did not fit.
+    fn place_bars(&self, count: u16, scan: &mut Scan) -> ([Option<Span>; 6], bool) {
         let mut bars = [None; 6];
+        let mut all_placed = true;
         let mut index = 0;
         while index < count {
             let slot = usize::from(index);
@@ -196,7 +223,12 @@ impl Config {
             let len = 1 << mask.trailing_zeros();
             let base = scan.next_address.next_multiple_of(len);
             if base + len > scan.end {
-                continue; // left unplaced; nobody can use it
+                self.write_u32(offset, 0);
+                if is_wide {
+                    self.write_u32(offset + 4, 0);
+                }
+                all_placed = false;
+                continue;
             }
             scan.next_address = base + len;
             self.write_u32(offset, base as u32);
@@ -207,7 +239,7 @@ impl Config {
                 *bar = Some(Span { base, len });
             }
         }
-        bars
+        (bars, all_placed)
     }
 
     fn open_window(&self, first: u64, end: u64) {

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "says which physical addresses are memory and which are registers")]
 
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use heapless::Vec;
 use iommu::driver::EndpointId;
@@ -66,6 +67,10 @@ pub struct TestDevice {
 /// Why the machine can't be brought up.
 #[derive(Clone, Copy, Debug, defmt::Format)]
 pub enum Missing {
+    /// A first call: the machine is up, and its memory must not be handed out twice.
+    FirstCall,
+    /// The level that the entry code prepares: the CPU started at another one.
+    ExceptionLevel,
     /// No device tree where the board has it.
     DeviceTree,
     /// No memory in the device tree.
@@ -79,8 +84,15 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Missing`] names what the device tree lacks.
+    /// [`Missing`] names what is not there.
     pub fn bring_up() -> Result<Self, Missing> {
+        static CALLED: AtomicBool = AtomicBool::new(false);
+        if CALLED.swap(true, Ordering::Relaxed) {
+            return Err(Missing::FirstCall);
+        }
+        if !arch::is_at_entry_level() {
+            return Err(Missing::ExceptionLevel);
+        }
         let blob = core::ptr::with_exposed_provenance(arch::DEVICE_TREE);
         // SAFETY: the board has RAM there, which the image leaves alone, so it is readable and
         // nobody writes it; what it holds is checked by the parser.
@@ -91,7 +103,8 @@ impl Machine {
         if end < (arch::IMAGE_END + HEAP_LEN + DMA_LEN) as u64 {
             return Err(Missing::Memory);
         }
-        // SAFETY: RAM above the image, inside what the tree calls memory; used for this alone.
+        // SAFETY: RAM above the image, inside what the tree calls memory; used for this alone, and
+        // once: `CALLED` was clear.
         unsafe { iommu_runtime::heap::init(arch::IMAGE_END, HEAP_LEN) };
         // SAFETY: as above, and above the heap; the page table maps it one to one, cached.
         unsafe { PLATFORM.give(arch::IMAGE_END + HEAP_LEN, DMA_LEN) };

@@ -105,6 +105,10 @@ impl<'m> Story<'m> {
     /// Steps 1 (second half) to 5.
     pub fn tell(&mut self, world: World) {
         self.units(&world);
+        if world.devices.len() != DEVICES {
+            defmt::error!("{=usize} devices have an IOMMU: can't go on", world.devices.len());
+            arch::exit(1);
+        }
         self.blocked(&world);
         let container: Container<IdentityMemory> = Container::new(
             &POOL,

@@ -101,7 +101,6 @@ impl World {
     /// # Panics
     ///
     /// When it is owned: a case did not clean up.
-    #[must_use]
     pub fn claim(&self, index: usize) -> Ownership {
         Group::claim(&self.member(index).group, OwnerId(1)).expect("the group is free")
     }

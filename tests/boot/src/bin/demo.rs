@@ -17,7 +17,7 @@ fn main(_: u64, _: u64, _: u64, _: u64) -> ! {
     let machine = match Machine::bring_up() {
         Ok(machine) => machine,
         Err(missing) => {
-            defmt::error!("the machine can't be brought up: the device tree lacks {}", missing);
+            defmt::error!("the machine can't be brought up: {} is missing", missing);
             arch::exit(1)
         }
     };
