@@ -57,6 +57,7 @@ pub struct IovaRange {
     last: Iova,
 }
 
+#[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
 impl IovaRange {
     /// The whole 64-bit space.
     pub const ALL: Self = Self { first: Iova(0), last: Iova(u64::MAX) };

@@ -86,6 +86,7 @@ impl fmt::Display for OutOfMemory {
 
 impl core::error::Error for OutOfMemory {}
 
+#[cfg(feature = "container")]
 pub(crate) use errors;
 
 errors! {

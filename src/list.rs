@@ -74,6 +74,7 @@ impl<T: Listed> List<T> {
         self.nodes.is_empty()
     }
 
+    #[cfg(feature = "container")]
     pub(crate) fn push_front(&mut self, node: Shared<T>) {
         let node = pointer(node);
         self.nodes.push_front(node);

@@ -118,8 +118,8 @@ impl ReservedRegions {
         if self.regions.iter().any(|r| r.kind == ReservedKind::Msi) {
             return None;
         }
-        let windows = self.regions.iter().filter(|r| r.kind == ReservedKind::SoftwareMsi);
-        windows.last().map(|r| r.range)
+        let mut last_first = self.regions.iter().rev();
+        last_first.find(|r| r.kind == ReservedKind::SoftwareMsi).map(|r| r.range)
     }
 }
 

@@ -29,6 +29,9 @@ struct Plan<R: RawLock> {
     windows: Option<Windows>,
 }
 
+/// What is left to do when no existing domain fitted.
+type Left<R> = (Plan<R>, Ownership<R>);
+
 /// A new domain that may be attached: filled with every mapping.
 struct Filled<R: RawLock> {
     entry: Shared<DomainEntry<R>>,
@@ -136,9 +139,10 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             state.operations.dom_free += 1;
             state.page_sizes = self.common_sizes(&state, None).unwrap_or(state.page_sizes);
         }
-        match self.rebuild(&state) {
-            Ok(windows) => state.windows = windows,
-            Err(OutOfMemory) => emit!(debug, "iommu: usable IOVAs not widened: out of memory"),
+        if let Ok(windows) = self.rebuild(&state) {
+            state.windows = windows;
+        } else {
+            emit!(debug, "iommu: usable IOVAs not widened"); // rule T1-200: the old list stays
         }
         Some(ownership)
     }
@@ -275,7 +279,7 @@ impl<R: RawLock> State<R> {
         &mut self,
         plan: Plan<R>,
         mut ownership: Ownership<R>,
-    ) -> Result<Option<(Plan<R>, Ownership<R>)>, Refused<R>> {
+    ) -> Result<Option<Left<R>>, Refused<R>> {
         for entry in self.domains.iter() {
             match ownership.attach(&entry.domain) {
                 Ok(attachment) => {

@@ -16,7 +16,7 @@
 //!
 //! `Container::groups` (outer) admits one attach or detach at a time. `Container::state` guards
 //! everything else; it is never held while the memory provider works (rule T1-582). A mapping that
-//! is being built or removed while the state is unlocked says so in its [`Phase`], and its whole
+//! is being built or removed while the state is unlocked says so in its `Phase`, and its whole
 //! range is taken from the start (rule T1-583).
 
 mod attach;

@@ -65,14 +65,11 @@ impl Windows {
             // `below` and `above` exist only where the hole does not reach the end of the space.
             let below = hole.first().0.checked_sub(1).map(Iova);
             let above = hole.last().checked_add(1);
-            for part in [
-                below.and_then(|last| IovaRange::new(window.first(), last)),
-                above.and_then(|first| IovaRange::new(first, window.last())),
-            ] {
-                if let Some(part) = part {
-                    self.ranges.insert(index, part)?;
-                    index += 1;
-                }
+            let below = below.and_then(|last| IovaRange::new(window.first(), last));
+            let above = above.and_then(|first| IovaRange::new(first, window.last()));
+            for part in [below, above].into_iter().flatten() {
+                self.ranges.insert(index, part)?;
+                index += 1;
             }
         }
         Ok(())

@@ -56,7 +56,7 @@ pub struct Pool {
 }
 
 enum Source {
-    #[cfg(feature = "alloc")]
+    #[cfg(any(test, feature = "alloc"))]
     Heap,
     Host(&'static dyn PoolSource),
 }
@@ -72,7 +72,7 @@ pub struct Usage {
 
 impl Pool {
     /// A pool over the program's global allocator.
-    #[cfg(feature = "alloc")]
+    #[cfg(any(test, feature = "alloc"))]
     #[must_use]
     pub const fn heap() -> Self {
         Self::over(Source::Heap)
@@ -113,7 +113,7 @@ impl Pool {
             ));
         }
         let memory = match self.source {
-            #[cfg(feature = "alloc")]
+            #[cfg(any(test, feature = "alloc"))]
             Source::Heap => {
                 // SAFETY: the size is not 0, checked above.
                 NonNull::new(unsafe { alloc::alloc::alloc(layout) })
@@ -136,7 +136,7 @@ impl Pool {
         self.nodes.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(layout.size(), Ordering::Relaxed);
         match self.source {
-            #[cfg(feature = "alloc")]
+            #[cfg(any(test, feature = "alloc"))]
             Source::Heap => {
                 // SAFETY: the caller's promise; the heap gave it, because the source never changes.
                 unsafe { alloc::alloc::dealloc(memory.as_ptr(), layout) }

@@ -414,6 +414,13 @@ mod tests {
     }
 
     #[test]
+    fn a_capability_of_no_length_is_skipped() {
+        let mut function = Function::iommu();
+        function.space[0x98 + 3] = CAP_COMMON;
+        assert!(PciTransport::new(&function, &bar4().0).is_ok());
+    }
+
+    #[test]
     fn regions_stay_inside_their_bar() {
         for (at, offset, len) in [
             (0x50, 0x3fff_u32, 0x1000_u32), // reaches over the end

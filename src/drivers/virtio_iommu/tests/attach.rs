@@ -109,6 +109,9 @@ fn the_worst_answer_of_a_batch_wins() {
     rig.machine.lie(0, Lie::Status(2));
     let failure = rig.attach(&[ONE, STRANGER], &mut space).unwrap_err();
     assert_eq!((failure.error, failure.refused), (AttachError::NoDevice, 0));
+    rig.machine.lie(0, Lie::Status(4));
+    let failure = rig.attach(&[ONE, STRANGER], &mut space).unwrap_err();
+    assert_eq!((failure.error, failure.refused), (AttachError::Io, 0));
 }
 
 #[test]

@@ -19,12 +19,14 @@ const DEADLY: [Lie; 9] = [
 ];
 
 /// Lies about one answer: the request failed, the instance lives.
-const ODD: [Lie; 6] = [
+const ODD: [Lie; 8] = [
     Lie::UsedLen(0),
     Lie::UsedLen(3),
     Lie::UsedLen(8),
     Lie::UsedLen(u32::MAX),
     Lie::Status(9),
+    Lie::StatusAfter(9),
+    Lie::StatusAfter(255),
     Lie::StatusNotWritten,
 ];
 

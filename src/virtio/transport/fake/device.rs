@@ -196,10 +196,15 @@ impl Device {
         }
         let status = match lie {
             Some(Lie::Status(status)) => status,
+            Some(Lie::StatusAfter(wrong)) => {
+                self.model.execute(&chain.readable, &mut reply);
+                wrong
+            }
             _ => self.model.execute(&chain.readable, &mut reply),
         };
         len += reply.len() as u32;
         write_pieces(memory, &chain.writable, reply.len(), &[status, 0, 0, 0]);
+        reply.truncate(self.model.properties.len()); // the rest is left as it was
         write_pieces(memory, &chain.writable, 0, &reply);
         match lie {
             Some(Lie::UsedLen(wrong)) => len = wrong,

@@ -107,6 +107,8 @@ pub enum Lie {
     NeedsReset,
     /// It does nothing and answers with this status: a refusal, or nonsense.
     Status(u8),
+    /// It does the request and answers with this status.
+    StatusAfter(u8),
     /// It does nothing and says it wrote the whole answer.
     StatusNotWritten,
     /// It does the request and says it wrote this many bytes.
