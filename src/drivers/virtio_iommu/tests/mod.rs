@@ -31,7 +31,7 @@ const STRANGER: EndpointId = EndpointId(99);
 
 type FakeUnit = VirtioIommu<FakeMachine, FakeTransport>;
 
-/// One millisecond of fake time, so that a dead device costs few looks at the clock.
+/// Four milliseconds of fake time, so that a dead device costs few looks at the clock.
 const QUICK: Options = Options {
     wait_limit_ns: 4_000_000,
     interrupts: false,
