@@ -91,16 +91,23 @@ pub(super) fn switch<R: RawLock>(
         return Ok(());
     };
     let touched = endpoints.get(..touched(&failure, endpoints.len())).unwrap_or(endpoints);
-    if put_back(instance, touched, &mut from, to.id()) {
+    let lost = touched.len() - put_back(instance, touched, &mut from, to.id());
+    if lost == 0 {
         return Err(Failed::Undone(failure.error));
     }
     emit!(warn, "iommu: undo of an attach failed, blocking {} endpoints", endpoints.len());
-    // From here on all count on the old domain, and those that were touched on the new one too.
-    to.joined(touched.len());
-    for (index, endpoint) in endpoints.iter().enumerate() {
+    // The first `lost` may be on either domain: they count on both until they are proven blocked.
+    to.joined(lost);
+    let at_risk = match from {
+        // The others are on the blocking domain already. An ATTACH to the domain that an endpoint
+        // is on must not be sent: a device may refuse it, or empty the domain.
+        Side::Blocked(_) => endpoints.get(..lost).unwrap_or(endpoints),
+        Side::Paging(..) => endpoints,
+    };
+    for (index, endpoint) in at_risk.iter().enumerate() {
         if block_one(instance, *endpoint) {
             from.left(1);
-            to.left(usize::from(index < touched.len()));
+            to.left(usize::from(index < lost));
         }
     }
     Err(Failed::Stuck(failure.error))
@@ -173,13 +180,13 @@ pub(super) fn arrive<R: RawLock>(
     }
 }
 
-/// Re-attaches `touched` to `from`, newest first; whether all of them are there again.
+/// Re-attaches `touched` to `from`, newest first, until one is refused; how many are there again.
 fn put_back<R: RawLock>(
     instance: &Instance<R>,
     touched: &[EndpointId],
     from: &mut Side<'_, R>,
     to: DomainId,
-) -> bool {
+) -> usize {
     from.left(touched.len());
     let mut back = 0;
     for endpoint in touched.iter().rev() {
@@ -191,7 +198,7 @@ fn put_back<R: RawLock>(
         back += 1;
     }
     from.joined(touched.len() - back); // counted there until they are proven elsewhere
-    back == touched.len()
+    back
 }
 
 fn block_one<R: RawLock>(instance: &Instance<R>, endpoint: EndpointId) -> bool {
