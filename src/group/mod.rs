@@ -240,9 +240,7 @@ impl<R: RawLock> Group<R> {
         if state.devices.is_empty() {
             return Err(AttachError::NoDevice);
         }
-        if to.instance().id() != self.instance.id()
-            || !Shared::ptr_eq(to.instance(), &self.instance)
-        {
+        if !to.instance().ptr_eq(&self.instance) {
             return Err(AttachError::Incompatible); // rule C-257: decided before any request
         }
         if state.current.as_ref().is_some_and(|current| current.ptr_eq(to)) {

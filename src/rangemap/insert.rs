@@ -11,6 +11,8 @@ use crate::pool::{Owned, Pool};
 
 /// A full leaf spills into a sibling with so many free places; fewer would not be worth the move.
 const SPILL_ROOM: usize = LEAF_MAX / 4;
+// Half of a place would leave the sibling full again.
+const _: () = assert!(SPILL_ROOM >= 2);
 
 /// Adds an entry that overlaps none. On failure the tree is unchanged.
 pub(super) fn insert<V>(
