@@ -1,0 +1,299 @@
+//! The commands of the tool, each a short recipe over the other modules.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::boot::Booter;
+use crate::cli::{Action, Cli, Common};
+use crate::decode::Image;
+use crate::error::Error;
+use crate::host_tests;
+use crate::image::{self, Which};
+use crate::interrupt::Interrupt;
+use crate::machine::{self, Machine, Setting};
+use crate::process::{self, End};
+use crate::progress::Progress;
+use crate::report::{self, Totals};
+use crate::setup::host::RealHost;
+use crate::setup::qemu::Qemu;
+use crate::setup::toolchain::{self, Toolchain};
+use crate::setup::{self, Options};
+use crate::verdict::{Judged, Verdict};
+
+/// Does what was asked; a bad verdict is exit status 1, not an error.
+pub fn run(cli: Cli, interrupt: Interrupt) -> Result<ExitCode, Error> {
+    let tool = Tool::new(cli.common, interrupt);
+    match cli.action {
+        None => tool.demo(),
+        Some(Action::Test { filter }) => tool.test(filter.as_deref()),
+        Some(Action::Setup { check }) => tool.setup(check),
+        Some(Action::Lint) => tool.lint(),
+        Some(Action::Run { image, args }) => tool.run_image(&image, &args),
+    }
+}
+
+/// What every command needs.
+struct Tool {
+    common: Common,
+    host: RealHost,
+    progress: Progress,
+    root: PathBuf,
+}
+
+impl Tool {
+    fn new(common: Common, interrupt: Interrupt) -> Self {
+        let progress = Progress::new(common.verbose);
+        Self { common, host: RealHost { interrupt }, progress, root: workspace() }
+    }
+
+    fn demo(&self) -> Result<ExitCode, Error> {
+        let machine = machine::find(self.common.arch)?;
+        self.setting().check(machine)?;
+        let (qemu, toolchain) = self.prepare(machine)?;
+        let images = self.build(Which::Demo, machine, &toolchain)?;
+        let mut all_held = true;
+        for path in images {
+            let image = Image::load(&path, &self.root)?;
+            let judged = self.boot(&image, machine, &qemu, Show::Story)?;
+            self.progress.line(format_args!("demo on {}: {}", machine.name, judged.verdict));
+            all_held &= judged.verdict == Verdict::Passed;
+        }
+        Ok(exit(all_held))
+    }
+
+    fn test(&self, filter: Option<&str>) -> Result<ExitCode, Error> {
+        let machines = match self.common.arch {
+            Some(_) => std::slice::from_ref(machine::find(self.common.arch)?),
+            None => machine::all(),
+        };
+        for machine in machines {
+            self.setting().check(machine)?;
+        }
+        // All of the set-up comes first: a run that can't be whole should not begin.
+        let mut prepared = Vec::new();
+        for machine in machines {
+            prepared.push((machine, self.prepare(machine)?));
+        }
+        let mut totals = Totals::default();
+        if self.common.arch.is_none() && filter.is_none() {
+            self.progress.line("host tests");
+            totals.add(host_tests::run(&self.root, &self.host.interrupt, &self.progress)?);
+        }
+        for (machine, (qemu, toolchain)) in prepared {
+            self.progress.line(format_args!("\nboot tests on {}", machine.name));
+            totals.add(self.test_machine(machine, &qemu, &toolchain, filter)?);
+        }
+        if totals == Totals::default() {
+            let wanted = filter.unwrap_or_default();
+            return Err(Error::Usage(format!("no boot test has `{wanted}` in its name")));
+        }
+        self.progress.line(format_args!("\n{totals}"));
+        Ok(exit(totals.failed == 0))
+    }
+
+    /// Builds and boots the test images of one machine. Trouble with one of them is counted and the
+    /// next one runs; only the user's interrupt ends the whole.
+    fn test_machine(
+        &self,
+        machine: &Machine,
+        qemu: &Qemu,
+        toolchain: &Toolchain,
+        filter: Option<&str>,
+    ) -> Result<Totals, Error> {
+        let mut totals = Totals::default();
+        let failed = |error: Error| match error {
+            Error::Interrupted(_) => Err(error),
+            error => {
+                self.progress.line(format_args!("FAILED: {error}"));
+                Ok(Totals { passed: 0, failed: 1 })
+            }
+        };
+        let paths = match self.build(Which::Tests, machine, toolchain) {
+            Ok(paths) => paths,
+            Err(error) => return failed(error),
+        };
+        for path in paths {
+            let image = match Image::load(&path, &self.root) {
+                Ok(image) => image,
+                Err(error) => {
+                    totals.add(failed(error)?);
+                    continue;
+                }
+            };
+            let wanted = |filter| image.cases.iter().any(|case| case.contains(filter));
+            if !filter.is_none_or(wanted) {
+                continue;
+            }
+            match self.boot(&image, machine, qemu, Show::Details) {
+                Ok(judged) if image.expected().is_none() => {
+                    let why = "holds no test; is it built with defmt-test?";
+                    self.progress.line(format_args!("image {}: FAILED: {why}", image.name()));
+                    self.progress.line(format_args!("image {}: {}", image.name(), judged.verdict));
+                    totals.failed += 1;
+                }
+                Ok(judged) => {
+                    report::show(&self.progress, &image.name(), &judged, filter);
+                    totals.add(report::count(&judged, filter));
+                }
+                Err(error) => totals.add(failed(error)?),
+            }
+        }
+        Ok(totals)
+    }
+
+    fn setup(&self, check: bool) -> Result<ExitCode, Error> {
+        let machines = match self.common.arch {
+            Some(_) => std::slice::from_ref(machine::find(self.common.arch)?),
+            None => machine::all(),
+        };
+        let mut is_complete = true;
+        for machine in machines {
+            if !check {
+                self.prepare(machine)?;
+            }
+            for item in setup::check(&self.host, machine, self.options())? {
+                match item.state {
+                    Ok(place) => self.progress.line(format_args!("{}: {place}", item.what)),
+                    Err((why, command)) => {
+                        is_complete = false;
+                        self.progress.line(format_args!("{}: MISSING: {why}", item.what));
+                        self.progress.line(format_args!("  to install it: {command}"));
+                    }
+                }
+            }
+        }
+        Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(3) })
+    }
+
+    fn lint(&self) -> Result<ExitCode, Error> {
+        let machine = machine::find(self.common.arch)?;
+        let toolchain = setup::toolchain(&self.host, machine, self.options())?;
+        toolchain::ensure_clippy(&self.host, &toolchain, self.common.no_setup)?;
+        let clippy = || toolchain.cargo(machine.target, "clippy");
+        let packages = ["--package=iommu-runtime", "--package=iommu-boot", "--lib", "--bins"];
+        let own = format!("--package={}", machine.package);
+        let runs =
+            [clippy().args(packages).arg(own), clippy().args(["--package=iommu-boot", "--test=*"])];
+        let mut is_clean = true;
+        for cmd in runs {
+            let cmd = cmd.args(["--", "-D", "warnings"]);
+            self.progress.command(&cmd);
+            let end = process::lines(&cmd, &self.host.interrupt, &mut |line| {
+                self.progress.line(line);
+            })?;
+            is_clean &= end == End::Code(0);
+        }
+        Ok(exit(is_clean))
+    }
+
+    fn run_image(&self, path: &Path, args: &[String]) -> Result<ExitCode, Error> {
+        if !args.is_empty() {
+            let args = args.join(" ");
+            return Err(Error::Usage(format!(
+                "an image takes no arguments, but was given: {args}"
+            )));
+        }
+        let image = Image::load(path, &self.root)?;
+        let machine = machine::of_elf(image.e_machine).ok_or_else(|| {
+            Error::Usage(format!("{} is for a machine that can't be booted yet", path.display()))
+        })?;
+        self.setting().check(machine)?;
+        let qemu = setup::qemu(&self.host, machine, self.options())?;
+        let judged = self.boot(&image, machine, &qemu, Show::Story)?;
+        if judged.cases.is_empty() {
+            self.progress.line(format_args!("{}: {}", image.name(), judged.verdict));
+        } else {
+            report::show(&self.progress, &image.name(), &judged, None);
+            self.progress.line(report::count(&judged, None));
+        }
+        Ok(exit(judged.verdict == Verdict::Passed))
+    }
+
+    fn prepare(&self, machine: &Machine) -> Result<(Qemu, Toolchain), Error> {
+        let qemu = setup::qemu(&self.host, machine, self.options())?;
+        let toolchain = setup::toolchain(&self.host, machine, self.options())?;
+        self.progress.note(format_args!(
+            "{}: QEMU {} at {}, {}",
+            machine.name,
+            qemu.version,
+            qemu.path.display(),
+            toolchain.describe()
+        ));
+        Ok((qemu, toolchain))
+    }
+
+    fn build(
+        &self,
+        which: Which,
+        machine: &Machine,
+        toolchain: &Toolchain,
+    ) -> Result<Vec<PathBuf>, Error> {
+        image::build(which, machine, toolchain, &self.host.interrupt, &self.progress)
+    }
+
+    fn boot(
+        &self,
+        image: &Image,
+        machine: &Machine,
+        qemu: &Qemu,
+        show: Show,
+    ) -> Result<Judged, Error> {
+        let booter = Booter {
+            qemu: &qemu.path,
+            machine,
+            setting: self.setting(),
+            limit: self.common.limit(),
+            interrupt: &self.host.interrupt,
+        };
+        self.progress.command(booter.command_line(image));
+        self.progress.begin(&image.name(), image.expected().unwrap_or(0));
+        let judged = booter.boot(image, &mut |line| {
+            let is_case = crate::decode::announced_case(&line.text).is_some();
+            if is_case {
+                self.progress.advance();
+            }
+            // The report has a line of its own for each case.
+            let is_detail = is_case || line.level.is_none();
+            if show == Show::Story || !is_detail || self.progress.is_verbose() {
+                self.progress.line(report::story_line(line, self.progress.is_verbose()));
+            }
+        });
+        self.progress.end();
+        judged
+    }
+
+    fn setting(&self) -> Setting {
+        let common = &self.common;
+        Setting { variant: common.machine, accel: common.accel, icount: common.icount }
+    }
+
+    fn options(&self) -> Options<'_> {
+        Options {
+            qemu: self.common.qemu.as_deref(),
+            no_setup: self.common.no_setup,
+            root: &self.root,
+        }
+    }
+}
+
+/// Which messages of an image are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Show {
+    /// All of them.
+    Story,
+    /// Log messages; prints are shown by the report, or with `--verbose`.
+    Details,
+}
+
+fn exit(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Returns the workspace: of the `cargo run` that started us, else the one that built us.
+fn workspace() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let package = package.filter(|dir| dir.file_name() == built.file_name());
+    package.as_deref().unwrap_or(built).parent().unwrap_or(Path::new(".")).to_owned()
+}

@@ -1,0 +1,66 @@
+//! Boots one image: one QEMU process, its limits, and the verdict.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cmd::Cmd;
+use crate::decode::{Image, Line};
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::machine::{self, Machine, Setting};
+use crate::process::{self, Chunk, Next};
+use crate::verdict::{Judged, Output, Story};
+
+/// What every boot of a run has in common.
+pub struct Booter<'a> {
+    /// The QEMU program.
+    pub qemu: &'a Path,
+    /// Which machine.
+    pub machine: &'a Machine,
+    /// How it is run.
+    pub setting: Setting,
+    /// How long a boot may take.
+    pub limit: Duration,
+    /// The user's wish to stop.
+    pub interrupt: &'a Interrupt,
+}
+
+impl Booter<'_> {
+    /// Returns the command line for `image`.
+    pub fn command_line(&self, image: &Image) -> Cmd {
+        machine::command_line(self.qemu, self.machine, self.setting, &image.path)
+    }
+
+    /// Boots `image`, hands each message to `on_line`, and gives the verdict.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`], and [`Error::Io`] if QEMU could not be started. QEMU is gone when this
+    /// returns, whatever it returns.
+    pub fn boot(&self, image: &Image, on_line: &mut dyn FnMut(&Line)) -> Result<Judged, Error> {
+        let mut story = Story::new(image.expected());
+        let mut decoder = image.decoder();
+        let mut bytes = 0;
+        let cmd = self.command_line(image);
+        let end =
+            process::supervise(&cmd, Some(self.limit), false, self.interrupt, &mut |chunk| {
+                match chunk {
+                    Chunk::Out(out) => {
+                        bytes += out.len() as u64;
+                        for line in decoder.feed(&out) {
+                            story.line(&line);
+                            on_line(&line);
+                        }
+                    }
+                    Chunk::Err(err) => story.stderr(&err),
+                }
+                if story.has_panicked() { Next::EndWithin(AFTER_PANIC) } else { Next::Continue }
+            })?;
+        let unfinished = decoder.unfinished();
+        let output = Output { bytes, bad_frames: decoder.bad_frames(), unfinished };
+        Ok(story.judge(end, self.limit, &image.cases, &output))
+    }
+}
+
+/// How long an image may take to exit after it panicked.
+const AFTER_PANIC: Duration = Duration::from_secs(2);

@@ -1,0 +1,161 @@
+//! The command line: what can be asked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds the images of this workspace, boots them in QEMU with a real virtio-iommu, and judges them.
+///
+/// Without a command it runs the demo: sets up what is missing, builds and boots the demo image, and
+/// shows its story.
+///
+/// Exit status: 0 everything held; 1 something failed; 2 wrong usage; 3 a prerequisite is missing and
+/// was not installed; 130 after Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(name = "cargo qemu", bin_name = "cargo qemu", version)]
+pub struct Cli {
+    /// What to do; the demo if nothing is given.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+    /// Options of every command.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Run the host tests, then the boot tests; the last line is `N passed, M failed`.
+    ///
+    /// With --arch or FILTER only boot tests run.
+    Test {
+        /// Report only boot tests whose name contains this text.
+        ///
+        /// An image can't run a part of its cases, so every image that holds a matching case runs
+        /// as a whole; only the matching cases are reported and counted. A matching case that did
+        /// not run because an earlier one failed counts as failed.
+        filter: Option<String>,
+    },
+    /// Find or install what is needed, and nothing else.
+    Setup {
+        /// Change nothing: list what is there, what is missing, and the command to install it.
+        ///
+        /// Exit status 3 if something is missing.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run clippy on the bare-metal packages; warnings are errors.
+    Lint,
+    /// Boot one image and judge it; cargo's runner for the bare-metal targets.
+    #[command(hide = true)]
+    Run {
+        /// The ELF file.
+        image: PathBuf,
+        /// What cargo passes on to a test program. An image can't take arguments, so they are an error.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Architecture to build and boot for.
+    #[arg(long, global = true, value_enum)]
+    pub arch: Option<Arch>,
+    /// How QEMU runs guest code.
+    #[arg(long, global = true, value_enum, default_value_t = Accel::Tcg)]
+    pub accel: Accel,
+    /// The QEMU program to use; never installed, must be there.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub qemu: Option<PathBuf>,
+    /// Exact instruction counts (-icount shift=0); slower.
+    #[arg(long, global = true)]
+    pub icount: bool,
+    /// Limit for each boot.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Show every QEMU and cargo command line, and where each message comes from.
+    #[arg(long, global = true)]
+    pub verbose: bool,
+    /// Install nothing: if something is missing, say so and exit with 3.
+    #[arg(long, global = true)]
+    pub no_setup: bool,
+    /// Variant of the machine; the others are for tests of the images.
+    #[arg(long, global = true, hide = true, value_enum, default_value_t = Variant::TwoIommus)]
+    pub machine: Variant,
+}
+
+impl Common {
+    /// Returns the limit for each boot.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}
+
+/// Architectures by the names that Rust uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    /// 64-bit Arm.
+    Aarch64,
+    /// 64-bit x86.
+    #[value(name = "x86_64")]
+    X86_64,
+    /// 64-bit RISC-V.
+    Riscv64,
+}
+
+/// How QEMU runs guest code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// Translated; works everywhere.
+    Tcg,
+    /// On the host's processor; host and guest must be of one architecture.
+    Kvm,
+}
+
+/// Variants of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Variant {
+    /// One IOMMU on PCI and one on MMIO, each with its own root bus.
+    TwoIommus,
+    /// One IOMMU on PCI that serves all buses.
+    OneIommu,
+    /// No IOMMU: the images must notice.
+    NoIommu,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn kind(args: &[&str]) -> ErrorKind {
+        Cli::try_parse_from([&["cargo qemu"], args].concat()).unwrap_err().kind()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        assert_eq!(kind(&["--no-such-option"]), ErrorKind::UnknownArgument);
+        assert_eq!(kind(&["no-such-command"]), ErrorKind::InvalidSubcommand);
+        assert_eq!(kind(&["--arch", "vax"]), ErrorKind::InvalidValue);
+        assert_eq!(kind(&["--timeout", "0"]), ErrorKind::ValueValidation);
+        assert_eq!(kind(&["test", "one", "two"]), ErrorKind::UnknownArgument);
+    }
+
+    #[test]
+    fn options_work_before_and_after_the_command() {
+        for args in [["--arch", "x86_64", "test"], ["test", "--arch", "x86_64"]] {
+            let cli = Cli::try_parse_from([&["cargo qemu"], &args[..]].concat()).expect("parses");
+            assert_eq!(cli.common.arch, Some(Arch::X86_64));
+        }
+    }
+}

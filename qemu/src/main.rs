@@ -1,0 +1,42 @@
+//! `cargo qemu`: sets up what is missing, builds the bare-metal images, boots them under QEMU with a
+//! real virtio-iommu, and judges what they did.
+//!
+//! A run travels through the modules like this: [`cli`] (what was asked), [`setup`] (what the machine
+//! has), [`image`] (cargo builds the images), [`machine`] (the QEMU command line), [`boot`] (one QEMU
+//! process with its limits), [`decode`] (defmt frames to text), [`verdict`] (what it means) and
+//! [`report`] (what is counted and shown). [`process`] starts and ends every child.
+
+mod actions;
+mod boot;
+mod cli;
+mod cmd;
+mod decode;
+mod error;
+mod host_tests;
+mod image;
+mod interrupt;
+mod lifeline;
+mod machine;
+mod process;
+mod progress;
+mod report;
+mod setup;
+#[cfg(test)]
+mod testelf;
+mod verdict;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let result = interrupt::Interrupt::install().and_then(|interrupt| actions::run(cli, interrupt));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

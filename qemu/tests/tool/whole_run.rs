@@ -1,0 +1,130 @@
+//! The demo and the test command from set-up to the last line, with a made-up cargo.
+//!
+//! The real `cargo qemu test` runs these tests, so they must never run it.
+
+use std::process::Command;
+
+use crate::testelf::TestImage;
+use crate::{FAKE, Shown, play, tool};
+
+const HOST_OK: &str =
+    "echo 'test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'";
+
+/// Returns a shell command that prints cargo's message about a built image.
+fn built(image: &TestImage, kind: &str) -> String {
+    let message = serde_json::json!({
+        "reason": "compiler-artifact", "target": { "kind": [kind] }, "executable": image.path,
+    });
+    format!("echo '{message}'")
+}
+
+/// Returns `tool test` with one test image that writes `frames` and then runs `script`.
+fn test(image: &TestImage, frames: &[Vec<u8>], script: &str) -> Command {
+    let mut command = tool();
+    command.args(["test", "--qemu", FAKE]);
+    command.env("FAKE_HOST_TESTS", HOST_OK);
+    command.env("FAKE_BUILD_TESTS", built(image, "test"));
+    command.env("FAKE_QEMU", play(image, frames, script));
+    command
+}
+
+fn good(image: &TestImage) -> [Vec<u8>; 3] {
+    [image.running(1), image.running(2), image.all_passed()]
+}
+
+#[test]
+fn host_and_boot_tests_are_added_up_in_the_last_line() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let shown = Shown::of(&mut test(&image, &good(&image), "exit 0"));
+    shown.expect(0, &["boot tests on aarch64"]);
+    assert_eq!(shown.last_line(), "7 passed, 0 failed");
+}
+
+#[test]
+fn with_an_architecture_or_a_filter_only_boot_tests_run() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let shown = Shown::of(test(&image, &good(&image), "exit 0").args(["--arch", "aarch64"]));
+    assert_eq!((shown.code, shown.last_line()), (Some(0), "2 passed, 0 failed"));
+
+    let shown = Shown::of(test(&image, &good(&image), "exit 0").args(["--arch", "aarch64", "map"]));
+    assert_eq!((shown.code, shown.last_line()), (Some(0), "1 passed, 0 failed"));
+    assert!(!shown.stdout.contains("attach_one"), "{}", shown.stdout);
+}
+
+#[test]
+fn a_filter_that_matches_nothing_is_wrong_usage() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let shown = Shown::of(test(&image, &[], "exit 0").arg("dirty"));
+    shown.expect(2, &["no boot test has `dirty` in its name"]);
+}
+
+#[test]
+fn a_matching_case_that_never_ran_is_a_failure() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let frames = [image.running(1)];
+    let shown = Shown::of(test(&image, &frames, "exit 0").arg("attach"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "0 passed, 1 failed"));
+}
+
+#[test]
+fn images_that_do_not_build_count_as_a_failure_and_the_last_line_stands() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let mut command = test(&image, &[], "exit 0");
+    let shown = Shown::of(command.env("FAKE_BUILD_TESTS", "echo 'error[E0425]' >&2; exit 101"));
+    shown.expect(1, &["error[E0425]", "images do not build"]);
+    assert_eq!(shown.last_line(), "5 passed, 1 failed");
+    Shown::of(command.env("FAKE_BUILD_TESTS", "exit 0")).expect(1, &["made no image"]);
+}
+
+#[test]
+fn host_tests_that_do_not_build_count_as_a_failure() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let mut command = test(&image, &good(&image), "exit 0");
+    let shown = Shown::of(command.env("FAKE_HOST_TESTS", "exit 101"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "2 passed, 1 failed"));
+}
+
+#[test]
+fn a_test_image_without_tests_is_a_failure() {
+    let image = TestImage::new(&[]);
+    let hello = [image.log("info", "hello")];
+    let shown = Shown::of(&mut test(&image, &hello, "exit 0"));
+    shown.expect(1, &["holds no test"]);
+    assert_eq!(shown.last_line(), "5 passed, 1 failed");
+}
+
+#[test]
+fn an_image_whose_qemu_dies_does_not_stop_the_sum() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let shown = Shown::of(&mut test(&image, &[image.running(1)], "kill -9 $$"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "5 passed, 2 failed"));
+}
+
+#[test]
+fn the_demo_tells_its_story_and_exit_0_means_that_it_held() {
+    let image = TestImage::new(&[]);
+    let demo = |level: &str, text: &str, script: &str| {
+        let mut command = tool();
+        command.args(["--qemu", FAKE]).env("FAKE_BUILD_DEMO", built(&image, "bin"));
+        command.env("FAKE_QEMU", play(&image, &[image.log(level, text)], script));
+        Shown::of(&mut command)
+    };
+    demo("info", "2 IOMMUs", "exit 0").expect(0, &["2 IOMMUs", "demo on aarch64: passed"]);
+    demo("error", "no IOMMU", "exit 1").expect(1, &["demo on aarch64: failed: no IOMMU"]);
+    demo("warn", "odd", "sleep 1000 & exit 0").expect(0, &["warn: odd"]);
+}
+
+#[test]
+fn verbose_shows_lines_that_a_person_can_repeat() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let shown = Shown::of(test(&image, &good(&image), "exit 0").args(["--verbose", "--icount"]));
+    shown.expect(0, &["test --target=aarch64-unknown-none --no-run", "-icount shift=0", "-kernel"]);
+}
+
+#[test]
+fn clippy_findings_fail_lint() {
+    Shown::of(tool().arg("lint").env("FAKE_CLIPPY", "exit 0")).expect(0, &[]);
+    let shown =
+        Shown::of(tool().arg("lint").env("FAKE_CLIPPY", "[ \"$2\" = --version ] || exit 101"));
+    shown.expect(1, &[]);
+}
