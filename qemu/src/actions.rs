@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::boot::Booter;
-use crate::cli::{Action, Cli, Common};
+use crate::cli::{Action, Cli, Common, Variant};
 use crate::decode::Image;
 use crate::error::Error;
 use crate::host_tests;
@@ -16,7 +16,7 @@ use crate::process::{self, End};
 use crate::progress::Progress;
 use crate::report::{self, Totals};
 use crate::setup::host::RealHost;
-use crate::setup::qemu::Qemu;
+use crate::setup::qemu::{Qemu, Version};
 use crate::setup::toolchain::{self, Toolchain};
 use crate::setup::{self, Options};
 use crate::verdict::{Judged, Verdict};
@@ -139,6 +139,50 @@ impl Tool {
                 Err(error) => totals.add(failed(error)?),
             }
         }
+        match self.test_refused(machine, qemu, toolchain, filter) {
+            Ok(more) => totals.add(more),
+            Err(error) => totals.add(failed(error)?),
+        }
+        Ok(totals)
+    }
+
+    /// Boots the demo on machines that it must refuse, each with its message. A machine that this
+    /// QEMU can't play is shown as skipped and not counted.
+    fn test_refused(
+        &self,
+        machine: &Machine,
+        qemu: &Qemu,
+        toolchain: &Toolchain,
+        filter: Option<&str>,
+    ) -> Result<Totals, Error> {
+        let mut totals = Totals::default();
+        let chosen = REFUSED.iter().filter(|case| filter.is_none_or(|f| case.name.contains(f)));
+        let chosen: Vec<_> = chosen.collect();
+        if chosen.is_empty() {
+            return Ok(totals);
+        }
+        let images = self.build(Which::Demo, machine, toolchain)?;
+        let path = images.first().ok_or_else(|| Error::Failed("cargo built no demo".into()))?;
+        let image = Image::load(path, &self.root)?;
+        for case in chosen {
+            let (name, least) = (case.name, case.qemu);
+            if qemu.version < least {
+                self.progress.line(format_args!("{name} ... skipped (needs QEMU {least})"));
+                continue;
+            }
+            let setting = Setting { variant: case.variant, ..self.setting() };
+            let verdict = self.boot_on(&image, machine, qemu, Show::Nothing, setting)?.verdict;
+            match verdict {
+                Verdict::Failed { message, .. } if message.contains(case.message) => {
+                    self.progress.line(format_args!("{name} ... ok"));
+                    totals.passed += 1;
+                }
+                other => {
+                    self.progress.line(format_args!("{name} ... FAILED: {other}"));
+                    totals.failed += 1;
+                }
+            }
+        }
         Ok(totals)
     }
 
@@ -239,10 +283,21 @@ impl Tool {
         qemu: &Qemu,
         show: Show,
     ) -> Result<Judged, Error> {
+        self.boot_on(image, machine, qemu, show, self.setting())
+    }
+
+    fn boot_on(
+        &self,
+        image: &Image,
+        machine: &Machine,
+        qemu: &Qemu,
+        show: Show,
+        setting: Setting,
+    ) -> Result<Judged, Error> {
         let booter = Booter {
             qemu: &qemu.path,
             machine,
-            setting: self.setting(),
+            setting,
             limit: self.common.limit(),
             interrupt: &self.host.interrupt,
         };
@@ -255,7 +310,8 @@ impl Tool {
             }
             // The report has a line of its own for each case.
             let is_detail = is_case || line.level.is_none();
-            if show == Show::Story || !is_detail || self.progress.is_verbose() {
+            let is_wanted = show == Show::Story || (show == Show::Details && !is_detail);
+            if is_wanted || self.progress.is_verbose() {
                 self.progress.line(report::story_line(line, self.progress.is_verbose()));
             }
         });
@@ -284,7 +340,34 @@ enum Show {
     Story,
     /// Log messages; prints are shown by the report, or with `--verbose`.
     Details,
+    /// None, but with `--verbose`: the image is expected to fail.
+    Nothing,
 }
+
+/// A machine that the images must refuse.
+struct Refused {
+    name: &'static str,
+    variant: Variant,
+    /// A part of what the image has to say.
+    message: &'static str,
+    /// The oldest QEMU that has such a machine.
+    qemu: Version,
+}
+
+const REFUSED: [Refused; 2] = [
+    Refused {
+        name: "a_machine_without_an_iommu_is_refused",
+        variant: Variant::NoIommu,
+        message: "this machine has no virtio-iommu",
+        qemu: Version(7, 2),
+    },
+    Refused {
+        name: "an_iommu_with_a_larger_granule_than_a_page_is_refused",
+        variant: Variant::LargeGranule,
+        message: "GranuleTooLarge",
+        qemu: Version(9, 0),
+    },
+];
 
 fn exit(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

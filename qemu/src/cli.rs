@@ -125,6 +125,8 @@ pub enum Variant {
     OneIommu,
     /// No IOMMU: the images must notice.
     NoIommu,
+    /// One IOMMU whose smallest mapping is larger than a page. QEMU 9.0 and newer.
+    LargeGranule,
 }
 
 #[cfg(test)]

@@ -144,6 +144,7 @@ const AARCH64: Machine = Machine {
         Variant::TwoIommus => AARCH64_TWO_IOMMUS,
         Variant::OneIommu => AARCH64_ONE_IOMMU,
         Variant::NoIommu => AARCH64_NO_IOMMU,
+        Variant::LargeGranule => AARCH64_LARGE_GRANULE,
     },
     cpu: "cortex-a72",
 };
@@ -170,6 +171,7 @@ macro_rules! options {
 }
 
 const PCI_IOMMU: &[&str] = &["-device", "virtio-iommu-pci,addr=1,bus=pcie.0"];
+const COARSE_IOMMU: &[&str] = &["-device", "virtio-iommu-pci,addr=1,bus=pcie.0,granule=64k"];
 const MMIO_IOMMU: &[&str] = &["-device", "virtio-iommu-device,primary-bus=px"];
 /// The device tree does not tell which root bus an instance on MMIO serves, so we do:
 /// `iommu.mmio=REGISTERS:BUS`. The first device takes the highest of the 32 slots.
@@ -189,6 +191,7 @@ const EDUS: &[&str] = &[
 
 options!(AARCH64_TWO_IOMMUS, TWO_LEN, PCI_IOMMU, MMIO_IOMMU, EDUS, MMIO_BOOTARGS);
 options!(AARCH64_ONE_IOMMU, ONE_LEN, PCI_IOMMU, EDUS);
+options!(AARCH64_LARGE_GRANULE, LARGE_LEN, COARSE_IOMMU, EDUS);
 const AARCH64_NO_IOMMU: &[&str] = EDUS;
 
 #[cfg(test)]

@@ -119,6 +119,12 @@ impl Machine {
         Ok(Self { memory, host, pci, mmio_iommu, devices })
     }
 
+    /// Whether there is a virtio-iommu at all.
+    #[must_use]
+    pub fn has_iommu(&self) -> bool {
+        self.mmio_iommu.is_some() || self.pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).next().is_some()
+    }
+
     /// The registers of BAR `index` of a function.
     #[must_use]
     pub fn bar(&self, function: &Function, index: usize) -> Option<MmioRegion> {

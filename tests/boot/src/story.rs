@@ -51,7 +51,7 @@ impl<'m> Story<'m> {
 
     /// Step 1, first half: what the firmware says.
     pub fn machine(&mut self) {
-        let Machine { memory, pci, mmio_iommu, devices, .. } = self.machine;
+        let Machine { memory, pci, mmio_iommu, .. } = self.machine;
         defmt::println!("1. The machine");
         defmt::println!("   memory: {=u64} MiB at {=u64:#x}", memory.len >> 20, memory.base);
         defmt::println!("   PCI: {=usize} functions", pci.functions().len());
@@ -82,6 +82,11 @@ impl<'m> Story<'m> {
             ),
             None => defmt::println!("   no second IOMMU named in the arguments"),
         }
+    }
+
+    /// Step 1: what the story needs. Without the devices there is none.
+    pub fn devices(&mut self) {
+        let devices = &self.machine.devices;
         self.check(devices.len() == DEVICES, "the machine has five edu devices");
         if devices.len() != DEVICES {
             defmt::error!("found {=usize} edu devices: can't go on", devices.len());

@@ -8,7 +8,7 @@
 use iommu_boot::arch::{self, entry};
 use iommu_boot::machine::{Machine, PLATFORM, POOL};
 use iommu_boot::story::Story;
-use iommu_boot::world::{NoWorld, World};
+use iommu_boot::world::World;
 
 entry!(main);
 
@@ -24,20 +24,21 @@ fn main(_: u64, _: u64, _: u64, _: u64) -> ! {
     let before = (POOL.usage(), PLATFORM.pages_in_use());
     let mut story = Story::new(&machine);
     story.machine();
+    if !machine.has_iommu() {
+        defmt::error!(
+            "this machine has no virtio-iommu: start QEMU with `-device virtio-iommu-pci`"
+        );
+        arch::exit(1)
+    }
     story.without_an_iommu();
     let world = match World::start(&machine) {
         Ok(world) => world,
-        Err(NoWorld::NoIommu) => {
-            defmt::error!(
-                "this machine has no virtio-iommu: start QEMU with `-device virtio-iommu-pci`"
-            );
-            arch::exit(1)
-        }
         Err(why) => {
             defmt::error!("the IOMMU can't be used: {}", why);
             arch::exit(1)
         }
     };
+    story.devices();
     story.tell(world);
     story.nothing_is_left(before);
     story.verdict(arch::now_ns() - started)
