@@ -74,6 +74,7 @@ pub mod reserved;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod sync;
+pub mod topology;
 mod trace;
 #[cfg(feature = "virtio-iommu")]
 pub mod virtio;

@@ -3,3 +3,4 @@
 mod attach;
 mod dma;
 mod fixture;
+mod threads;

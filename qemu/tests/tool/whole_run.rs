@@ -24,8 +24,21 @@ fn test(image: &TestImage, frames: &[Vec<u8>], script: &str) -> Command {
     command.args(["test", "--qemu", FAKE]);
     command.env("FAKE_HOST_TESTS", HOST_OK);
     command.env("FAKE_BUILD_TESTS", built(image, "test"));
-    command.env("FAKE_QEMU", play(image, frames, script));
+    command.env("FAKE_BUILD_DEMO", built(image, "bin"));
+    command.env("FAKE_QEMU", by_machine(image, &play(image, frames, script), REFUSAL));
     command
+}
+
+/// What the demo has to say on a machine without an IOMMU.
+const REFUSAL: &str = "this machine has no virtio-iommu: start QEMU with one";
+
+/// Returns the script of a QEMU that does `usual`, but on a machine without an IOMMU logs the error
+/// `refusal` and fails.
+fn by_machine(image: &TestImage, usual: &str, refusal: &str) -> String {
+    let file = image.path.with_extension("refusal");
+    std::fs::write(&file, image.log("error", refusal)).expect("writes");
+    let refuse = format!("cat '{}'; exit 1", file.display());
+    format!("case \"$*\" in *virtio-iommu*) {usual} ;; *) {refuse} ;; esac")
 }
 
 fn good(image: &TestImage) -> [Vec<u8>; 3] {
@@ -37,14 +50,14 @@ fn host_and_boot_tests_are_added_up_in_the_last_line() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(&mut test(&image, &good(&image), "exit 0"));
     shown.expect(0, &["boot tests on aarch64"]);
-    assert_eq!(shown.last_line(), "7 passed, 0 failed");
+    assert_eq!(shown.last_line(), "8 passed, 0 failed");
 }
 
 #[test]
 fn with_an_architecture_or_a_filter_only_boot_tests_run() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(test(&image, &good(&image), "exit 0").args(["--arch", "aarch64"]));
-    assert_eq!((shown.code, shown.last_line()), (Some(0), "2 passed, 0 failed"));
+    assert_eq!((shown.code, shown.last_line()), (Some(0), "3 passed, 0 failed"));
 
     let shown = Shown::of(test(&image, &good(&image), "exit 0").args(["--arch", "aarch64", "map"]));
     assert_eq!((shown.code, shown.last_line()), (Some(0), "1 passed, 0 failed"));
@@ -81,7 +94,7 @@ fn host_tests_that_do_not_build_count_as_a_failure() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let mut command = test(&image, &good(&image), "exit 0");
     let shown = Shown::of(command.env("FAKE_HOST_TESTS", "exit 101"));
-    assert_eq!((shown.code, shown.last_line()), (Some(1), "2 passed, 1 failed"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "3 passed, 1 failed"));
 }
 
 #[test]
@@ -90,14 +103,26 @@ fn a_test_image_without_tests_is_a_failure() {
     let hello = [image.log("info", "hello")];
     let shown = Shown::of(&mut test(&image, &hello, "exit 0"));
     shown.expect(1, &["holds no test"]);
-    assert_eq!(shown.last_line(), "5 passed, 1 failed");
+    assert_eq!(shown.last_line(), "6 passed, 1 failed");
 }
 
 #[test]
 fn an_image_whose_qemu_dies_does_not_stop_the_sum() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(&mut test(&image, &[image.running(1)], "kill -9 $$"));
-    assert_eq!((shown.code, shown.last_line()), (Some(1), "5 passed, 2 failed"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "6 passed, 2 failed"));
+}
+
+#[test]
+fn a_machine_that_is_not_refused_is_a_failure() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let mut command = test(&image, &good(&image), "exit 0");
+    let other = by_machine(&image, &play(&image, &good(&image), "exit 0"), "something else");
+    let shown = Shown::of(command.env("FAKE_QEMU", other));
+    shown.expect(1, &["a_machine_without_an_iommu_is_refused ... FAILED", "skipped (needs QEMU"]);
+    assert_eq!(shown.last_line(), "7 passed, 1 failed");
+    let held = Shown::of(command.env("FAKE_QEMU", play(&image, &good(&image), "exit 0")));
+    held.expect(1, &["a_machine_without_an_iommu_is_refused ... FAILED: passed"]);
 }
 
 #[test]
