@@ -1,6 +1,6 @@
 //! One PCI function, as far as grouping has to know it. Types only, no algorithm.
 
-use core::fmt;
+use core::{fmt, iter};
 
 use super::acs::{Acs, AcsBits};
 
@@ -147,7 +147,11 @@ impl DevfnSet {
 
     /// The devfns of the set in ascending order.
     pub fn iter(self) -> impl Iterator<Item = u8> {
-        (0..=u8::MAX).filter(move |devfn| self.contains(*devfn))
+        (0..4).zip(self.0).flat_map(|(word, bits)| {
+            let without_lowest = |bits: &u64| Some(bits & bits.wrapping_sub(1));
+            let rest = iter::successors(Some(bits), without_lowest).take_while(|bits| *bits != 0);
+            rest.map(move |bits| word << 6 | bits.trailing_zeros() as u8)
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use heapless::Vec;
 
 use super::acs::AcsBits;
 use super::function::{Function, Kind, RequesterId};
-use super::{Topology, is_same_device};
+use super::{Topology, indexed, is_same_device};
 
 /// The groups of a topology (rule C-019).
 ///
@@ -35,14 +35,14 @@ impl<const N: usize> Groups<N> {
         endpoint: impl Fn(RequesterId) -> E,
     ) -> Self {
         let mut forest = Forest::new(topology);
-        for (index, function) in (0..).zip(topology.functions()) {
+        for (index, function) in indexed(topology.functions()) {
             join_aliases(&mut forest, topology, index, &endpoint);
             join_path(&mut forest, topology, index);
             join_switches(&mut forest, topology, index);
             join_neighbours(&mut forest, topology, index, function);
         }
         let mut members = Vec::new();
-        for (index, function) in (0..).zip(topology.functions()) {
+        for (index, function) in indexed(topology.functions()) {
             let root = forest.root(index);
             let name = topology.at(root).map_or(function.id, |root| root.id);
             let _ = members.push((function.id, name)); // one each: as many as the topology holds
@@ -146,7 +146,7 @@ fn join_switches<const N: usize>(
 /// Whether something on the bus inside a switch can send to its neighbours. Only a downstream
 /// port belongs there, so only that one is believed.
 fn is_open_inside<const N: usize>(topology: &Topology<'_, N>, upstream_port: u16) -> bool {
-    (0..).zip(topology.functions()).zip(&topology.nodes).any(|((index, function), node)| {
+    indexed(topology.functions()).zip(&topology.nodes).any(|((index, function), node)| {
         let redirects =
             function.kind == Kind::DownstreamPort && topology.enabled(index, AcsBits::REQ);
         node.parent == Some(upstream_port) && !redirects
@@ -186,7 +186,7 @@ struct Forest<'t, 'a, const N: usize> {
 
 impl<'t, 'a, const N: usize> Forest<'t, 'a, N> {
     fn new(topology: &'t Topology<'a, N>) -> Self {
-        let next = (0..).zip(topology.functions()).map(|(index, _)| index).collect();
+        let next = indexed(topology.functions()).map(|(index, _)| index).collect();
         Self { topology, next }
     }
 

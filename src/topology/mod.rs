@@ -99,7 +99,7 @@ impl<'a, const N: usize> Topology<'a, N> {
             nodes.push(Node { parent, dma, multifunction }).map_err(|_| TopologyError::TooMany)?;
         }
         let topology = Self { functions, nodes };
-        for (index, function) in (0..).zip(functions) {
+        for (index, function) in indexed(functions) {
             // A way up that is longer than there are functions meets one twice.
             if topology.bridges_above(index).nth(functions.len()).is_some() {
                 return Err(TopologyError::Loop(function.id));
@@ -206,15 +206,20 @@ impl<'a, const N: usize> Topology<'a, N> {
     }
 }
 
+/// Functions with their places. There are at most 65535, so the count doesn't overflow.
+fn indexed(functions: &[Function]) -> impl Iterator<Item = (u16, &Function)> {
+    functions.iter().zip(0..).map(|(function, index)| (index, function))
+}
+
 fn find(functions: &[Function], id: RequesterId) -> Option<u16> {
-    (0..).zip(functions).find(|(_, function)| function.id == id).map(|(index, _)| index)
+    indexed(functions).find(|(_, function)| function.id == id).map(|(index, _)| index)
 }
 
 /// The bridge above a function. What the function says and what bus numbers say must agree: one
 /// alone can't show that a bridge was left out.
 fn parent_of(functions: &[Function], of: &Function) -> Result<Option<u16>, TopologyError> {
     let on = (of.id.segment, of.id.bus);
-    let mut bridges = (0..).zip(functions).filter(|(_, f)| f.bus_below() == Some(on));
+    let mut bridges = indexed(functions).filter(|(_, f)| f.bus_below() == Some(on));
     let by_bus = bridges.next().map(|(index, _)| index);
     let misplaced = Err(TopologyError::Misplaced(of.id));
     if bridges.next().is_some() {
