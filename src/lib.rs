@@ -12,7 +12,8 @@
 //!
 //! Port [`platform::Platform`] (three methods) and bring a [`pool::Pool`]; then:
 //!
-//! ```
+#![cfg_attr(feature = "sim", doc = "```")]
+#![cfg_attr(not(feature = "sim"), doc = "```ignore")] // it runs against the software IOMMU
 //! use iommu::{addr::*, device::DeviceId, domain::PagingDomain, driver::EndpointId, group::*};
 //! use iommu::{pool::Pool, prot::Prot, registry::*};
 //!
