@@ -17,6 +17,7 @@ use crate::pool::{Pool, Shared};
 use crate::prot::Prot;
 use crate::rangemap::InsertError;
 use crate::sync::{Mutex, RawLock, SpinLock};
+use crate::trace::emit;
 
 /// One I/O address space of an instance, into which its owner maps memory.
 ///
@@ -270,8 +271,14 @@ fn whole_runs(mappings: &Mappings, ranges: &[IovaRange]) -> Vec<IovaRange, UNMAP
 }
 
 impl<R: RawLock> Drop for PagingDomain<R> {
+    /// Gives the id back, unless the unit refused to move an endpoint away: then the id is never
+    /// used again, because that endpoint would reach its next owner's memory (rule C-137).
     fn drop(&mut self) {
-        self.instance.driver().free_domain(self.id);
+        if self.state.get_mut().endpoints == 0 {
+            self.instance.driver().free_domain(self.id);
+        } else {
+            emit!(warn, "iommu: domain {} is lost: the IOMMU kept an endpoint on it", self.id.0);
+        }
     }
 }
 

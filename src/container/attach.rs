@@ -99,6 +99,14 @@ impl<M: Memory, R: RawLock> Container<M, R> {
                 }
                 Err(NotAttached { error, ownership }) => {
                     state.operations.attach_fail += 1;
+                    if domain.endpoint_count() > 0 {
+                        // The undo failed: as above, the domain stays.
+                        state.passing = None;
+                        state.domains.push_front(filled.entry);
+                        state.windows = filled.windows;
+                        state.page_sizes = filled.page_sizes;
+                        return Err(Refused { error: error.into(), ownership });
+                    }
                     (error.into(), ownership)
                 }
             },
@@ -126,7 +134,9 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let attachment = gone.attachment.lock().take()?;
         let ownership = attachment.detach();
         state.operations.detach += 1;
-        if entry.groups.lock().is_empty() {
+        // An endpoint that the unit refused to block counts on the domain still: then the domain stays,
+        // without a group, so that unmaps reach it and nothing is unpinned under it (rule C-137).
+        if entry.groups.lock().is_empty() && entry.domain.endpoint_count() == 0 {
             state.domains.remove(|one| one.domain.ptr_eq(&entry.domain));
             if state.domains.is_empty() {
                 let serials = state.next_serial;

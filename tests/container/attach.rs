@@ -284,3 +284,33 @@ fn closing_with_everything_attached_leaves_nothing() {
     drop((registry, units));
     assert_eq!(pool.usage().nodes, 0);
 }
+
+#[test]
+fn what_the_unit_keeps_on_a_domain_is_never_unpinned_under_it() {
+    // C-137, T1-383: the unit refuses to let go, at a detach and in the undo of an attach.
+    let world = World::new(2);
+    world.attached(0);
+    let (stuck, endpoint) = world.attached(1);
+    world.container.map_dma(&page(0x10_0000)).unwrap();
+    world.units[1].0.refuse(0, Refusal { left: Left::Unchanged, ..Refusal::FOREVER });
+    let ownership = world.container.detach_group(stuck).unwrap();
+    assert!(ownership.group().is_poisoned());
+    assert!(world.reaches(1, endpoint, 0x10_0000).is_some(), "the unit did not obey");
+    assert!(world.container.unmap_dma(&UnmapDma::All).is_err(), "so it can't be unmapped");
+    assert_eq!(world.memory.pins(), 1);
+    drop(ownership);
+    drop(world.container);
+    assert_eq!(world.memory.pins(), 1, "a leak is preferred");
+
+    let world = World::new(1);
+    world.container.map_dma(&page(0x10_0000)).unwrap();
+    world.container.map_dma(&page(0x20_0000)).unwrap();
+    let (ownership, endpoint) = world.group(0);
+    // ATTACH and one MAP are obeyed; the second MAP is refused, and then everything is.
+    world.units[0].0.refuse(2, Refusal { left: Left::Unchanged, ..Refusal::FOREVER });
+    let refused = world.container.attach_group(ownership).unwrap_err();
+    assert!(refused.ownership.group().is_poisoned());
+    assert!(world.reaches(0, endpoint, 0x10_0000).is_some(), "the unit did not obey");
+    assert!(world.container.unmap_dma(&UnmapDma::All).is_err());
+    assert_eq!(world.memory.pins(), 2);
+}
