@@ -5,7 +5,7 @@ use core::fmt;
 use crate::driver::EndpointId;
 use crate::list::Link;
 use crate::pool::PoolVec;
-use crate::reserved::ReservedRegions;
+use crate::reserved::{ReservedKind, ReservedRegions};
 
 /// The host's own name for a device, unique in a registry: for PCI, say, segment and address.
 ///
@@ -17,6 +17,8 @@ pub struct DeviceId(pub u64);
 /// A member of a group. Immutable after it was probed.
 pub struct Device {
     pub(crate) link: Link,
+    /// Its place on the list of the domain that it translates through.
+    pub(crate) on_domain: Link,
     id: DeviceId,
     endpoints: PoolVec<EndpointId>,
     reserved: ReservedRegions,
@@ -28,7 +30,7 @@ impl Device {
         endpoints: PoolVec<EndpointId>,
         reserved: ReservedRegions,
     ) -> Self {
-        Self { link: Link::new(), id, endpoints, reserved }
+        Self { link: Link::new(), on_domain: Link::new(), id, endpoints, reserved }
     }
 
     /// The host's name for the device.
@@ -42,6 +44,11 @@ impl Device {
     #[must_use]
     pub fn endpoints(&self) -> &[EndpointId] {
         &self.endpoints
+    }
+
+    /// Whether the device has a region of this kind.
+    pub(crate) fn reserves(&self, kind: ReservedKind) -> bool {
+        self.reserved.as_slice().iter().any(|region| region.kind == kind)
     }
 
     /// The reserved regions of the device, as probed.

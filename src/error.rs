@@ -6,6 +6,8 @@
 
 use core::fmt;
 
+use crate::rangemap::InsertError;
+
 /// Errno numbers (asm-generic), for hosts that speak them.
 pub mod errno {
     /// Operation not permitted.
@@ -101,6 +103,9 @@ errors! {
         /// The endpoints of the device belong to different groups or instances, or the
         /// description contradicts itself (rules C-034, C-046). `EINVAL`.
         InvalidArg = EINVAL, "the description of the device contradicts itself";
+        /// The device needs 1:1 mappings at all times, and its group has an owner (rules C-090,
+        /// C-153). `EINVAL`.
+        DirectRequired = EINVAL, "the device needs direct mappings, and its group has an owner";
         /// A device with this identity is registered already. `EEXIST`.
         Exists = EEXIST, "a device with this identity is registered already";
         /// A new member of an attached group has a reserved region where the group's domain maps
@@ -131,8 +136,28 @@ errors! {
 }
 
 errors! {
+    /// Why a kernel driver could not get the default domain of a group.
+    UseError {
+        /// The group has an owner (rule C-139). `EBUSY`.
+        Busy = EBUSY, "the group has an owner";
+        /// The group has no device. `ENODEV`.
+        NoDevice = ENODEV, "the group has no device";
+        /// No node or driver state has room. `ENOMEM`.
+        OutOfMemory = ENOMEM, "out of memory";
+        /// The instance has no domain id left, or a fixed table is full. `ENOSPC`.
+        NoSpace = ENOSPC, "no domain id is left, or a table is full";
+        /// A region that must be mapped 1:1 lies outside the aperture. `ERANGE`.
+        Range = ERANGE, "a direct region is outside the aperture";
+        /// The unit refused or did not answer in time, or group or instance are poisoned. `EIO`.
+        Io = EIO, "the IOMMU failed or did not answer";
+    }
+}
+
+errors! {
     /// Why a domain could not be allocated.
     DomainError {
+        /// The window for doorbells is misaligned or outside the aperture. `EINVAL`.
+        InvalidArg = EINVAL, "the window for doorbells is misaligned or outside the aperture";
         /// No node or driver state has room. `ENOMEM`.
         OutOfMemory = ENOMEM, "out of memory";
         /// The instance has no domain id left. `ENOSPC`.
@@ -180,10 +205,40 @@ errors! {
         Range = ERANGE, "outside the aperture of the domain";
         /// Something in the range is mapped already; it is untouched. `EEXIST`.
         Exists = EEXIST, "the range is mapped already";
-        /// The range touches a reserved region of an attached group. `EADDRINUSE`.
-        AddrInUse = EADDRINUSE, "the range touches a reserved region";
+        /// The range touches a reserved region of an attached device, or the domain's window for
+        /// doorbells (rule D-28). `EADDRINUSE`.
+        AddrInUse = EADDRINUSE, "the range touches a reserved region or the window for doorbells";
         /// No node or page table has room. `ENOMEM`.
         OutOfMemory = ENOMEM, "out of memory";
+        /// The device refused or did not answer in time, or is poisoned. `EIO`.
+        Io = EIO, "the IOMMU failed or did not answer";
+    }
+}
+
+errors! {
+    /// Why an interrupt doorbell could not be mapped.
+    DoorbellError {
+        /// The domain has no window for doorbells (rule C-040). `EOPNOTSUPP`.
+        Unsupported = EOPNOTSUPP, "the domain has no window for doorbells";
+        /// The page of the doorbell is beyond the end of the address space. `EOVERFLOW`.
+        Overflow = EOVERFLOW, "the page of the doorbell wraps around";
+        /// Every page of the window is taken (rule C-037). `ENOSPC`.
+        NoSpace = ENOSPC, "the window for doorbells is full";
+        /// No node or page table has room. `ENOMEM`.
+        OutOfMemory = ENOMEM, "out of memory";
+        /// The device refused or did not answer in time, or is poisoned. `EIO`.
+        Io = EIO, "the IOMMU failed or did not answer";
+    }
+}
+
+errors! {
+    /// Why dirty pages could not be tracked or read.
+    DirtyError {
+        /// Misaligned, a page size that is no power of two or below the granule, a bitmap that is
+        /// too short, or a hole in the range (rule C-196). `EINVAL`.
+        InvalidArg = EINVAL, "misaligned, a hole in the range, or the bitmap does not fit";
+        /// The domain was made without dirty tracking. `EOPNOTSUPP`.
+        Unsupported = EOPNOTSUPP, "the domain was made without dirty tracking";
         /// The device refused or did not answer in time, or is poisoned. `EIO`.
         Io = EIO, "the IOMMU failed or did not answer";
     }
@@ -225,7 +280,80 @@ impl From<OutOfMemory> for MapError {
     }
 }
 
+impl From<InsertError> for MapError {
+    fn from(refused: InsertError) -> Self {
+        match refused {
+            InsertError::Overlap => Self::Exists,
+            InsertError::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+/// For the core's own attaches, where another domain is no way out.
+impl From<AttachError> for ProbeError {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::NoDevice => Self::NoDevice,
+            AttachError::AddrInUse => Self::AddrInUse,
+            AttachError::OutOfMemory => Self::OutOfMemory,
+            AttachError::NoSpace => Self::NoSpace,
+            AttachError::Incompatible | AttachError::NotSingleton | AttachError::Io => Self::Io,
+        }
+    }
+}
+
+impl From<DomainError> for ProbeError {
+    fn from(error: DomainError) -> Self {
+        match error {
+            DomainError::InvalidArg => Self::InvalidArg,
+            DomainError::OutOfMemory => Self::OutOfMemory,
+            DomainError::NoSpace => Self::NoSpace,
+            DomainError::Unsupported => Self::Unsupported,
+            DomainError::Io => Self::Io,
+        }
+    }
+}
+
+/// For 1:1 mappings.
+impl From<MapError> for ProbeError {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::InvalidArg | MapError::Overflow | MapError::Range => Self::InvalidArg,
+            MapError::Exists | MapError::AddrInUse => Self::AddrInUse,
+            MapError::OutOfMemory => Self::OutOfMemory,
+            MapError::Io => Self::Io,
+        }
+    }
+}
+
+/// For the core's own attaches, where the probe's reasons are more than a kernel driver can use.
+impl From<ProbeError> for UseError {
+    fn from(error: ProbeError) -> Self {
+        match error {
+            ProbeError::NoDevice => Self::NoDevice,
+            ProbeError::OutOfMemory => Self::OutOfMemory,
+            ProbeError::NoSpace | ProbeError::AddrInUse => Self::NoSpace,
+            ProbeError::InvalidArg => Self::Range,
+            ProbeError::DirectRequired | ProbeError::Exists => Self::Busy,
+            ProbeError::Unsupported | ProbeError::Io => Self::Io,
+        }
+    }
+}
+
+impl From<OutOfMemory> for UseError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
 impl AttachError {
+    /// The number that Linux 6.2 and later report: as [`errno`](Self::errno), but `EINVAL` for
+    /// `Incompatible` (rule D-07). For ABI layers whose programs expect it.
+    #[must_use]
+    pub const fn mainline_errno(self) -> i32 {
+        if self.is_soft() { errno::EINVAL } else { self.errno() }
+    }
+
     /// Whether another domain may succeed where this one did not. True for `Incompatible` alone.
     #[must_use]
     pub const fn is_soft(self) -> bool {
@@ -250,6 +378,8 @@ mod tests {
         ];
         for error in all {
             assert_eq!(error.is_soft(), error.errno() == 124, "{error}");
+            let mainline = if error.is_soft() { 22 } else { error.errno() };
+            assert_eq!(error.mainline_errno(), mainline, "D-07: {error}");
         }
     }
 }

@@ -3,7 +3,8 @@
 use bitflags::bitflags;
 
 use crate::addr::Iova;
-use crate::driver::EndpointId;
+use crate::device::DeviceId;
+use crate::driver::{DomainId, EndpointId};
 
 bitflags! {
     /// What the refused access was, as far as the unit says. Empty: it did not say.
@@ -40,4 +41,36 @@ pub struct DriverFault {
     pub access: Access,
     /// Why not.
     pub reason: FaultReason,
+}
+
+/// A fault, and whose it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The record.
+    pub record: DriverFault,
+    /// A device with that endpoint; the first one if several share it, `None` if nobody has it.
+    pub device: Option<DeviceId>,
+    /// The paging domain that the device is on now, which may not be the one it was on when the
+    /// access was refused; `None` while it is blocked, or if there is no device.
+    pub domain: Option<DomainId>,
+}
+
+/// Whether a fault was dealt with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Handled {
+    /// It was; nobody else needs to know.
+    Yes,
+    /// It was not: whoever asked for the faults decides (Linux: `-ENOSYS` from the handler).
+    No,
+}
+
+/// Who is told of the faults in a domain: [`DomainOptions::fault_handler`] (rule C-201).
+///
+/// [`DomainOptions::fault_handler`]: crate::domain::DomainOptions::fault_handler
+pub trait FaultHandler: Send + Sync {
+    /// A device of the domain was refused an access. The access is over: nothing can be resumed.
+    ///
+    /// No lock of the API is held, so the handler may call all of it: detach the group, say.
+    fn fault(&self, fault: &Fault) -> Handled;
 }

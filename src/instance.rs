@@ -1,13 +1,15 @@
 //! An instance: one IOMMU unit, its driver, its blocking domain and its fault queue.
 
 use core::fmt;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use heapless::Deque;
 
 use crate::driver::{
-    Capabilities, Counters, DomainId, DomainView, Driver, Geometry, Health, Mappings,
+    Capabilities, Counters, DomainFeatures, DomainId, DomainView, Driver, Geometry, Health,
+    Mappings,
 };
+use crate::error::DomainError;
 use crate::fault::DriverFault;
 use crate::list::Link;
 use crate::pool::{Owned, Pool};
@@ -28,14 +30,18 @@ pub struct Instance<R: RawLock = SpinLock> {
     pub(crate) link: Link,
     id: InstanceId,
     driver: Owned<dyn Driver>,
-    blocked: Blocked,
+    blocked: Fixed,
+    identity: Fixed,
     faults: Mutex<R, Faults>,
 }
 
-/// The permanently empty domain of an instance (rules C-016, C-270). No lock: its record never
-/// changes, and the count stands alone.
-pub(crate) struct Blocked {
-    id: DomainId,
+/// A domain of the instance that never maps anything: the blocking one, in which nothing is
+/// reachable (rules C-016, C-270), or the identity one, in which everything is. No lock: the record
+/// never changes, and id and count stand alone.
+pub(crate) struct Fixed {
+    id: AtomicU32,
+    /// Whether `id` is one.
+    made: AtomicBool,
     mappings: Mappings,
     endpoints: AtomicUsize,
 }
@@ -48,12 +54,11 @@ struct Faults {
 
 impl<R: RawLock> Instance<R> {
     pub(crate) fn new(id: InstanceId, driver: Owned<dyn Driver>, pool: &'static Pool) -> Self {
-        let blocked = Blocked {
-            id: driver.blocked(),
-            mappings: Mappings::new(pool),
-            endpoints: AtomicUsize::new(0),
-        };
-        Self { link: Link::new(), id, driver, blocked, faults: Mutex::new(Faults::default()) }
+        let blocked = Fixed::new(pool);
+        blocked.make(driver.blocked());
+        let identity = Fixed::new(pool);
+        let faults = Mutex::new(Faults::default());
+        Self { link: Link::new(), id, driver, blocked, identity, faults }
     }
 
     /// The number of this instance in its registry.
@@ -117,19 +122,56 @@ impl<R: RawLock> Instance<R> {
         &*self.driver
     }
 
-    pub(crate) fn blocked(&self) -> &Blocked {
+    pub(crate) fn blocked(&self) -> &Fixed {
         &self.blocked
+    }
+
+    /// The unit's identity domain.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::identity`].
+    pub(crate) fn identity(&self) -> Result<&Fixed, DomainError> {
+        if !self.identity.made.load(Ordering::Acquire) {
+            self.identity.make(self.driver.identity()?); // the same whoever asks first
+        }
+        Ok(&self.identity)
+    }
+
+    /// The unit's identity domain once it was made, for groups that are on it.
+    pub(crate) fn made_identity(&self) -> &Fixed {
+        &self.identity
     }
 }
 
-impl Blocked {
+impl Fixed {
+    fn new(pool: &'static Pool) -> Self {
+        Self {
+            id: AtomicU32::new(0),
+            made: AtomicBool::new(false),
+            mappings: Mappings::new(pool),
+            endpoints: AtomicUsize::new(0),
+        }
+    }
+
+    fn make(&self, id: DomainId) {
+        self.id.store(id.0, Ordering::Relaxed);
+        self.made.store(true, Ordering::Release);
+    }
+
+    /// Its number; no group is on a domain that was not made.
     pub(crate) fn id(&self) -> DomainId {
-        self.id
+        DomainId(self.id.load(Ordering::Relaxed))
     }
 
     pub(crate) fn view(&self) -> DomainView<'_> {
-        let endpoints = self.endpoints.load(Ordering::Relaxed);
-        DomainView { id: self.id, endpoints, mappings: &self.mappings }
+        DomainView {
+            id: self.id(),
+            endpoints: self.endpoints.load(Ordering::Relaxed),
+            features: DomainFeatures::empty(),
+            dirty: false,
+            mappings: &self.mappings,
+        }
     }
 
     pub(crate) fn joined(&self, endpoints: usize) {

@@ -21,35 +21,44 @@ use crate::sync::RawLock;
 /// The link that a listable type carries.
 pub(crate) type Link = LinkedListAtomicLink;
 
-/// What a list element type brings: its adapter.
-pub(crate) trait Listed: Sized {
+/// The list that a type is on as itself: devices of a group, groups of a registry.
+pub(crate) enum Main {}
+
+/// The second list of a device: those that translate through a domain.
+pub(crate) enum OnDomain {}
+
+/// What a list element type brings for each list that it can be on: its adapter.
+pub(crate) trait Listed<L = Main>: Sized {
     type Adapter: Adapter<PointerOps = DefaultPointerOps<UnsafeRef<Self>>, LinkOps: LinkOps>
         + Copy
         + 'static;
     const ADAPTER: Self::Adapter;
-    fn link(&self) -> &Link;
+    fn hook(&self) -> &Link;
 }
 
 pub(crate) use intrusive_collections::linked_list::LinkedListOps as LinkOps;
 
 macro_rules! listed {
     ($adapter:ident, $node:ident) => {
+        $crate::list::listed!($adapter, $node, link, $crate::list::Main);
+    };
+    ($adapter:ident, $node:ident, $field:ident, $list:ty) => {
         intrusive_adapter!(pub(crate) $adapter =
-            intrusive_collections::UnsafeRef<$node>: $node { link => $crate::list::Link });
-        $crate::list::listed!(@ $node, $adapter, );
+            intrusive_collections::UnsafeRef<$node>: $node { $field => $crate::list::Link });
+        $crate::list::listed!(@ $node, $adapter, $field, $list, );
     };
     ($adapter:ident, $node:ident<$lock:ident>) => {
         intrusive_adapter!(pub(crate) $adapter<$lock> =
             intrusive_collections::UnsafeRef<$node<$lock>>: $node<$lock> { link => $crate::list::Link }
             where $lock: RawLock);
-        $crate::list::listed!(@ $node<$lock>, $adapter<$lock>, $lock: RawLock);
+        $crate::list::listed!(@ $node<$lock>, $adapter<$lock>, link, $crate::list::Main, $lock: RawLock);
     };
-    (@ $node:ty, $adapter:ty, $($bound:tt)*) => {
-        impl<$($bound)*> $crate::list::Listed for $node {
+    (@ $node:ty, $adapter:ty, $field:ident, $list:ty, $($bound:tt)*) => {
+        impl<$($bound)*> $crate::list::Listed<$list> for $node {
             type Adapter = $adapter;
             const ADAPTER: Self::Adapter = <$adapter>::NEW;
-            fn link(&self) -> &$crate::list::Link {
-                &self.link
+            fn hook(&self) -> &$crate::list::Link {
+                &self.$field
             }
         }
     };
@@ -59,13 +68,14 @@ pub(crate) use listed;
 listed!(InstanceAdapter, Instance<R>);
 listed!(GroupAdapter, Group<R>);
 listed!(DeviceAdapter, Device);
+listed!(DomainMemberAdapter, Device, on_domain, OnDomain);
 
 /// A list of counted nodes, in order of insertion unless pushed at the front.
-pub(crate) struct List<T: Listed> {
+pub(crate) struct List<T: Listed<L>, L = Main> {
     nodes: LinkedList<T::Adapter>,
 }
 
-impl<T: Listed> List<T> {
+impl<T: Listed<L>, L> List<T, L> {
     pub(crate) const fn new() -> Self {
         Self { nodes: LinkedList::new(T::ADAPTER) }
     }
@@ -76,17 +86,25 @@ impl<T: Listed> List<T> {
 
     #[cfg(feature = "container")]
     pub(crate) fn push_front(&mut self, node: Shared<T>) {
-        let node = pointer(node);
+        let node = pointer::<T, L>(node);
         self.nodes.push_front(node);
     }
 
     pub(crate) fn push_back(&mut self, node: Shared<T>) {
-        let node = pointer(node);
+        let node = pointer::<T, L>(node);
         self.nodes.push_back(node);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.nodes.iter()
+    }
+
+    /// Calls `each` with a further owner of every node, in order.
+    pub(crate) fn for_each_shared(&self, mut each: impl FnMut(Shared<T>)) {
+        for node in self.iter() {
+            // SAFETY: every node was made a pointer by `pointer`, and the list holds that owner.
+            each(unsafe { Shared::clone_raw(node) });
+        }
     }
 
     /// Returns a further owner of the first node that `pick` accepts.
@@ -110,26 +128,26 @@ impl<T: Listed> List<T> {
     }
 }
 
-fn pointer<T: Listed>(node: Shared<T>) -> UnsafeRef<T> {
+fn pointer<T: Listed<L>, L>(node: Shared<T>) -> UnsafeRef<T> {
     // A second insert would corrupt two lists; `intrusive-collections` panics on it, and no public
     // call can make it happen: nodes are inserted once, by the call that makes them.
-    debug_assert!(!node.link().is_linked(), "node is on a list already");
+    debug_assert!(!node.hook().is_linked(), "node is on a list already");
     // SAFETY: the owner that `into_raw` gives up keeps the value alive until `owner` takes it back.
     unsafe { UnsafeRef::from_raw(node.into_raw()) }
 }
 
-fn owner<T: Listed>(node: UnsafeRef<T>) -> Shared<T> {
+fn owner<T>(node: UnsafeRef<T>) -> Shared<T> {
     // SAFETY: the list gives each pointer back once, and each came from `Shared::into_raw`.
     unsafe { Shared::from_raw(UnsafeRef::into_raw(node)) }
 }
 
-impl<T: Listed> Drop for List<T> {
+impl<T: Listed<L>, L> Drop for List<T, L> {
     fn drop(&mut self) {
         while self.pop_front().is_some() {}
     }
 }
 
-impl<T: Listed + fmt::Debug> fmt::Debug for List<T> {
+impl<T: Listed<L> + fmt::Debug, L> fmt::Debug for List<T, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }

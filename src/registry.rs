@@ -6,11 +6,12 @@
 use core::fmt;
 
 use crate::device::{Device, DeviceId};
+use crate::domain::PagingDomain;
 use crate::driver::{Driver, EndpointId};
 use crate::error::ProbeError;
-use crate::fault::DriverFault;
+use crate::fault::{Fault, Handled};
 use crate::group::{Group, GroupId};
-use crate::instance::{Instance, InstanceId};
+use crate::instance::{FAULT_QUEUE, Instance, InstanceId};
 use crate::list::List;
 use crate::pool::{Owned, Pool, PoolVec, Shared};
 use crate::reserved::{Full, ReservedKind, ReservedRegions};
@@ -39,15 +40,6 @@ pub struct DeviceInfo<'a> {
     /// A device already added that this one can't be isolated from although their endpoints
     /// differ: no ACS on the path, functions of one chip (rules C-057, C-059).
     pub with: Option<DeviceId>,
-}
-
-/// A fault, and whose it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fault {
-    /// The record.
-    pub record: DriverFault,
-    /// A device with that endpoint; the first one if several share it, `None` if nobody has it.
-    pub device: Option<DeviceId>,
 }
 
 impl Registry<SpinLock> {
@@ -176,12 +168,44 @@ impl<R: RawLock> Registry<R> {
     }
 
     /// Takes the oldest fault record of `instance` and names the device that it belongs to.
+    ///
+    /// Locks: the fault queue, then registry and groups.
     pub fn next_fault(&self, instance: &Instance<R>) -> Option<Fault> {
+        self.take_fault(instance).map(|(fault, _)| fault)
+    }
+
+    /// Hands the waiting fault records of `instance` to the handlers of the domains that their
+    /// devices are on, and those that nobody handled to `unhandled`. Returns how many there were:
+    /// at most [`FAULT_QUEUE`], so that a device that faults without end can't keep the caller.
+    ///
+    /// No lock is held while a handler or `unhandled` runs (rules C-202, C-236).
+    pub fn deliver_faults(
+        &self,
+        instance: &Instance<R>,
+        mut unhandled: impl FnMut(&Fault),
+    ) -> usize {
+        for count in 0..FAULT_QUEUE {
+            let Some((fault, domain)) = self.take_fault(instance) else { return count };
+            let handler = domain.as_ref().and_then(|domain| domain.fault_handler());
+            if handler.is_none_or(|handler| handler.fault(&fault) == Handled::No) {
+                unhandled(&fault);
+            }
+        }
+        FAULT_QUEUE
+    }
+
+    fn take_fault(
+        &self,
+        instance: &Instance<R>,
+    ) -> Option<(Fault, Option<Shared<PagingDomain<R>>>)> {
         let record = instance.next_fault()?;
         let state = self.state.lock();
         let mut groups = state.groups.iter().filter(|group| group.instance().id() == instance.id());
-        let device = groups.find_map(|group| group.device_of(record.endpoint));
-        Some(Fault { record, device })
+        let found = groups.find_map(|group| group.device_and_domain(record.endpoint));
+        let (device, domain) =
+            found.map_or((None, None), |(device, domain)| (Some(device), domain));
+        let fault = Fault { record, device, domain: domain.as_ref().map(|domain| domain.id()) };
+        Some((fault, domain))
     }
 
     /// Copies the ids without repeats and merges what each endpoint reserves.
@@ -228,9 +252,11 @@ impl<R: RawLock> State<R> {
             _ => Ok(()),
         };
         for endpoint in info.endpoints {
-            join(self.groups.find(|group| {
-                group.instance().ptr_eq(instance) && group.device_of(*endpoint).is_some()
-            }))?;
+            join(
+                self.groups.find(|group| {
+                    group.instance().ptr_eq(instance) && group.has_endpoint(*endpoint)
+                }),
+            )?;
         }
         if let Some(other) = info.with {
             let group = self.groups.find(|group| group.has_device(other));

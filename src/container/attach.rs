@@ -16,7 +16,7 @@ use crate::error::OutOfMemory;
 use crate::group::{GroupId, Ownership, Refused as NotAttached};
 use crate::list::{Link, List};
 use crate::pool::Shared;
-use crate::reserved::{Full, ReservedKind, ReservedRegions};
+use crate::reserved::{ReservedKind, ReservedRegions};
 use crate::sync::{Mutex, RawLock};
 use crate::trace::emit;
 
@@ -169,7 +169,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         if group.device_count() == 0 {
             return Err(AttachGroupError::NoDevice);
         }
-        let reserved = group.reserved().map_err(|Full| AttachGroupError::NoSpace)?;
+        let reserved = group.reserved();
         let isolated = group.instance().capabilities().contains(Capabilities::ISOLATED_MSI);
         if !isolated && !self.options.allow_unsafe_interrupts {
             return Err(AttachGroupError::UnsafeInterrupts);
@@ -272,7 +272,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             for group in entry.groups.lock().iter() {
                 let attachment = group.attachment.lock();
                 let Some(group) = attachment.as_ref().map(|held| held.group()) else { continue };
-                let reserved = group.reserved().map_err(|Full| OutOfMemory)?;
+                let reserved = group.reserved();
                 windows.subtract(&reserved)?;
             }
         }

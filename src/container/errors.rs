@@ -82,6 +82,7 @@ impl From<OutOfMemory> for AttachGroupError {
 impl From<DomainError> for AttachGroupError {
     fn from(error: DomainError) -> Self {
         match error {
+            DomainError::InvalidArg => Self::InvalidArg,
             DomainError::OutOfMemory => Self::OutOfMemory,
             DomainError::NoSpace => Self::NoSpace,
             DomainError::Unsupported => Self::Unsupported,

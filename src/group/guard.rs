@@ -3,10 +3,12 @@
 use core::fmt;
 
 use super::Group;
+use crate::addr::{Iova, PhysAddr};
 use crate::device::DeviceId;
 use crate::domain::PagingDomain;
-use crate::error::AttachError;
+use crate::error::{AttachError, DoorbellError};
 use crate::pool::Shared;
+use crate::reserved::{ReservedKind, ReservedRegion};
 use crate::sync::{RawLock, SpinLock};
 
 /// The exclusive right over a group. The group is blocked while only this exists (rule C-147).
@@ -24,6 +26,14 @@ pub struct Ownership<R: RawLock = SpinLock> {
 pub struct Attachment<R: RawLock = SpinLock> {
     ownership: Ownership<R>,
     domain: Shared<PagingDomain<R>>,
+}
+
+/// A group that is on the identity domain: its devices reach all memory.
+///
+/// There is nothing to map. Dropping it blocks and releases the group.
+#[must_use = "dropping it detaches and releases the group"]
+pub struct IdentityAttachment<R: RawLock = SpinLock> {
+    ownership: Ownership<R>,
 }
 
 /// An attach that did not happen: the reason, and the ownership back.
@@ -58,7 +68,15 @@ impl<R: RawLock> Ownership<R> {
     /// another one. `NoDevice`, `AddrInUse`, `OutOfMemory`, `NoSpace`, `Io`: hard, as in
     /// [`AttachError`]. The group is blocked as before; if even the undo failed, it is poisoned.
     pub fn attach(self, domain: &Shared<PagingDomain<R>>) -> Result<Attachment<R>, Refused<R>> {
-        match self.group.attach(domain) {
+        self.attach_to(domain, None)
+    }
+
+    fn attach_to(
+        self,
+        domain: &Shared<PagingDomain<R>>,
+        only: Option<DeviceId>,
+    ) -> Result<Attachment<R>, Refused<R>> {
+        match self.group.attach(domain, only) {
             Ok(()) => Ok(Attachment { ownership: self, domain: domain.clone() }),
             Err(error) => Err(Refused { error, ownership: self }),
         }
@@ -75,13 +93,24 @@ impl<R: RawLock> Ownership<R> {
         device: DeviceId,
         domain: &Shared<PagingDomain<R>>,
     ) -> Result<Attachment<R>, Refused<R>> {
-        if !self.group.has_device(device) {
-            return Err(Refused { error: AttachError::NoDevice, ownership: self });
+        self.attach_to(domain, Some(device))
+    }
+
+    /// Attaches the group to the identity domain: its devices reach **all** memory, untranslated,
+    /// as if there were no IOMMU (rules C-015, C-268).
+    ///
+    /// Where the unit has no such mode, a domain is made in which the aperture is mapped 1:1,
+    /// except for what the group reserves.
+    ///
+    /// # Errors
+    ///
+    /// `NoDevice`, `OutOfMemory`, `NoSpace`, `Io`, as in [`AttachError`]. The group is blocked as
+    /// before; if even the undo failed, it is poisoned.
+    pub fn attach_identity(self) -> Result<IdentityAttachment<R>, Refused<R>> {
+        match self.group.attach_identity() {
+            Ok(()) => Ok(IdentityAttachment { ownership: self }),
+            Err(error) => Err(Refused { error, ownership: self }),
         }
-        if self.group.device_count() != 1 {
-            return Err(Refused { error: AttachError::NotSingleton, ownership: self });
-        }
-        self.attach(domain)
     }
 }
 
@@ -104,9 +133,59 @@ impl<R: RawLock> Attachment<R> {
     ///
     /// As [`Ownership::attach`]; the group is still on the old domain.
     pub fn replace(&mut self, domain: &Shared<PagingDomain<R>>) -> Result<(), AttachError> {
-        self.group().attach(domain)?;
+        self.group().attach(domain, None)?;
         self.domain = domain.clone();
         Ok(())
+    }
+
+    /// The address that a device of the group must write to, to ring the interrupt doorbell at
+    /// physical address `doorbell`: what the host puts into the device's MSI table (rules C-039,
+    /// C-040, C-043).
+    ///
+    /// Where the group's hardware passes interrupts by, that is `doorbell` itself and nothing is
+    /// mapped; else its page is mapped in the domain's window.
+    ///
+    /// # Errors
+    ///
+    /// As [`PagingDomain::map_doorbell`].
+    pub fn map_doorbell(&self, doorbell: PhysAddr) -> Result<Iova, DoorbellError> {
+        let untranslated = |region: &ReservedRegion| {
+            region.kind == ReservedKind::Msi && region.range.contains(Iova(doorbell.0))
+        };
+        if self.group().reserved().as_slice().iter().any(untranslated) {
+            return Ok(Iova(doorbell.0));
+        }
+        self.domain.map_doorbell(doorbell)
+    }
+
+    /// Blocks the group and returns its ownership. Can't fail: what the unit refuses poisons the
+    /// group (rule D-13).
+    pub fn detach(self) -> Ownership<R> {
+        self.ownership.group.detach();
+        self.ownership
+    }
+}
+
+impl<R: RawLock> IdentityAttachment<R> {
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> &Shared<Group<R>> {
+        self.ownership.group()
+    }
+
+    /// Moves the group straight to a paging domain, never through blocking (rule C-130).
+    ///
+    /// # Errors
+    ///
+    /// As [`Ownership::attach`]; the value comes back, and the group is still on the identity
+    /// domain.
+    pub fn replace(
+        self,
+        domain: &Shared<PagingDomain<R>>,
+    ) -> Result<Attachment<R>, (AttachError, Self)> {
+        self.ownership
+            .attach(domain)
+            .map_err(|Refused { error, ownership }| (error, Self { ownership }))
     }
 
     /// Blocks the group and returns its ownership. Can't fail: what the unit refuses poisons the
@@ -135,6 +214,12 @@ impl<R: RawLock> fmt::Debug for Attachment<R> {
             .field("group", &self.group().id())
             .field("domain", &self.domain.id())
             .finish()
+    }
+}
+
+impl<R: RawLock> fmt::Debug for IdentityAttachment<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityAttachment").field("group", &self.group().id()).finish()
     }
 }
 

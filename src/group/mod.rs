@@ -1,34 +1,43 @@
 //! Groups: the smallest sets of devices that can be isolated, their owner and current domain.
 //!
-//! A group always is on a domain: its user's, or the blocking domain of its instance. There is no
+//! A group always is on a domain: its user's, the default domain of kernel drivers and of devices
+//! that need 1:1 mappings (`default.rs`), or the blocking domain of its instance. There is no
 //! detached state in which the device decides (rules D-03, C-147). The rights come as values:
 //!
 //! - [`Group::claim`] gives an [`Ownership`]: nobody else can claim, the group is blocked;
 //! - [`Ownership::attach`] turns it into an [`Attachment`]: the group is on a paging domain;
 //! - [`Attachment::detach`], or dropping either value, goes back. None of these can fail.
 //!
+//!
+//! Kernel drivers share a group by [`Group::use_default`] instead; nobody can claim it meanwhile.
+//!
 //! So attach without a claim, detach of another domain, and release while attached don't compile.
 //!
 //! Lock: `Group::state` guards members, owner and current domain; the domains' locks are taken
 //! under it, in `switch.rs`.
 
+mod current;
+mod default;
 mod guard;
 mod switch;
 
 use core::fmt;
 
-pub use guard::{Attachment, Ownership, Refused};
+pub use current::Current;
+pub use default::DmaUse;
+pub use guard::{Attachment, IdentityAttachment, Ownership, Refused};
 
 use crate::device::{Device, DeviceId};
-use crate::domain::PagingDomain;
+use crate::domain::{DomainOptions, PagingDomain};
 use crate::driver::EndpointId;
-use crate::error::{AttachError, ClaimError, ProbeError};
+use crate::error::{AttachError, ClaimError, DomainError, MapError, ProbeError};
 use crate::instance::Instance;
 use crate::list::{Link, List};
 use crate::pool::{Pool, PoolVec, Shared};
 use crate::reserved::{Full, ReservedKind, ReservedRegions};
 use crate::sync::{Mutex, RawLock, SpinLock};
 use crate::trace::emit;
+use switch::{Failed, Members};
 
 /// The number of a group, unique in its registry and never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -47,6 +56,7 @@ pub struct Group<R: RawLock = SpinLock> {
     pub(crate) link: Link,
     id: GroupId,
     instance: Shared<Instance<R>>,
+    pool: &'static Pool,
     state: Mutex<R, GroupState<R>>,
 }
 
@@ -54,16 +64,30 @@ struct GroupState<R: RawLock> {
     devices: List<Device>,
     /// The distinct endpoint ids of all members: what attach sends, once each.
     endpoints: PoolVec<EndpointId>,
-    owner: Option<OwnerId>,
-    /// `None` is the blocking domain.
-    current: Option<Shared<PagingDomain<R>>>,
+    /// What the members reserve, merged.
+    reserved: ReservedRegions,
+    holder: Holder,
+    current: Current<R>,
+    /// There while a member needs 1:1 mappings, or kernel drivers use the group; then the group is
+    /// on it.
+    default: Option<Shared<PagingDomain<R>>>,
     poison: Option<Poison<R>>,
+}
+
+/// Who uses a group.
+#[derive(Clone, Copy)]
+enum Holder {
+    Nobody,
+    /// One owner, by an [`Ownership`].
+    User(OwnerId),
+    /// So many kernel drivers, by [`DmaUse`].
+    Kernel(usize),
 }
 
 /// Why a group is out of use: an undo failed. The domains that its endpoints may still be on are
 /// kept alive, so that their ids and records stay (rule C-135).
 struct Poison<R: RawLock> {
-    _kept: [Option<Shared<PagingDomain<R>>>; 2],
+    _kept: [Current<R>; 2],
 }
 
 impl<R: RawLock> Group<R> {
@@ -71,11 +95,14 @@ impl<R: RawLock> Group<R> {
         let state = GroupState {
             devices: List::new(),
             endpoints: PoolVec::new(pool),
-            owner: None,
-            current: None,
+            reserved: ReservedRegions::new(),
+            holder: Holder::Nobody,
+            current: Current::Blocked,
+            default: None,
             poison: None,
         };
-        Self { link: Link::new(), id, instance: instance.clone(), state: Mutex::new(state) }
+        let state = Mutex::new(state);
+        Self { link: Link::new(), id, instance: instance.clone(), pool, state }
     }
 
     /// The number of this group.
@@ -114,13 +141,34 @@ impl<R: RawLock> Group<R> {
     /// Who owns the group at this moment.
     #[must_use]
     pub fn owner(&self) -> Option<OwnerId> {
-        self.state.lock().owner
+        match self.state.lock().holder {
+            Holder::User(owner) => Some(owner),
+            Holder::Nobody | Holder::Kernel(_) => None,
+        }
     }
 
-    /// The paging domain the group is on, or `None` while it is blocked.
+    /// How many kernel drivers use the group at this moment.
+    #[must_use]
+    pub fn kernel_users(&self) -> usize {
+        match self.state.lock().holder {
+            Holder::Kernel(users) => users,
+            Holder::Nobody | Holder::User(_) => 0,
+        }
+    }
+
+    /// Where the group is.
+    #[must_use]
+    pub fn current(&self) -> Current<R> {
+        self.state.lock().current.public()
+    }
+
+    /// The paging domain the group is on, or `None` while it is blocked or on identity.
     #[must_use]
     pub fn current_domain(&self) -> Option<Shared<PagingDomain<R>>> {
-        self.state.lock().current.clone()
+        match self.current() {
+            Current::Paging(domain) => Some(domain),
+            Current::Blocked | Current::Identity => None,
+        }
     }
 
     /// Whether an undo failed and the group is out of use, blocked as far as the unit obeys.
@@ -130,12 +178,9 @@ impl<R: RawLock> Group<R> {
     }
 
     /// The reserved regions of all members, merged (rule C-033).
-    ///
-    /// # Errors
-    ///
-    /// [`Full`]: more than [`MAX_RESERVED`](crate::reserved::MAX_RESERVED) after merging.
-    pub fn reserved(&self) -> Result<ReservedRegions, Full> {
-        self.state.lock().reserved()
+    #[must_use]
+    pub fn reserved(&self) -> ReservedRegions {
+        self.state.lock().reserved.clone()
     }
 
     /// Takes ownership of `group` for `owner`. The group stays blocked until it is attached.
@@ -144,11 +189,11 @@ impl<R: RawLock> Group<R> {
     ///
     /// # Errors
     ///
-    /// `NotPermitted`: it has an owner. `DirectRequired`: a member needs 1:1 mappings at all
-    /// times. `NoDevice`: it has no member. `Io`: it is poisoned.
+    /// `NotPermitted`: it has an owner, or kernel drivers use it. `DirectRequired`: a member needs
+    /// 1:1 mappings at all times. `NoDevice`: it has no member. `Io`: it is poisoned.
     pub fn claim(group: &Shared<Self>, owner: OwnerId) -> Result<Ownership<R>, ClaimError> {
         let mut state = group.state.lock();
-        if state.owner.is_some() {
+        if !matches!(state.holder, Holder::Nobody) {
             return Err(ClaimError::NotPermitted);
         }
         if state.poison.is_some() {
@@ -157,13 +202,10 @@ impl<R: RawLock> Group<R> {
         if state.devices.is_empty() {
             return Err(ClaimError::NoDevice);
         }
-        let needs_direct = |device: &Device| {
-            device.reserved().as_slice().iter().any(|region| region.kind == ReservedKind::Direct)
-        };
-        if state.devices.iter().any(needs_direct) {
+        if state.devices.iter().any(|device| device.reserves(ReservedKind::Direct)) {
             return Err(ClaimError::DirectRequired);
         }
-        state.owner = Some(owner);
+        state.holder = Holder::User(owner);
         drop(state);
         Ok(Ownership::new(group.clone()))
     }
@@ -171,49 +213,78 @@ impl<R: RawLock> Group<R> {
     /// Adds a probed device and puts its new endpoints where the group is (rule C-148).
     pub(crate) fn add(&self, device: Shared<Device>) -> Result<(), ProbeError> {
         let mut state = self.state.lock();
-        let mut union = state.reserved().map_err(|Full| ProbeError::NoSpace)?;
-        union.merge(device.reserved()).map_err(|Full| ProbeError::NoSpace)?;
+        let state = &mut *state;
         if state.poison.is_some() {
             return Err(ProbeError::Io);
         }
+        let mut union = state.reserved.clone();
+        union.merge(device.reserved()).map_err(|Full| ProbeError::NoSpace)?;
         let known = state.endpoints.len();
         state.endpoints.reserve(device.endpoints().len())?;
+        let prepared = self.check_fit(state, &device);
+        let prepared = prepared.and_then(|()| self.prepare_default(state, &device));
+        let prepared = prepared.inspect_err(|_| {
+            let is_new = |endpoint: &&EndpointId| !state.endpoints.contains(endpoint);
+            switch::keep_out(&self.instance, device.endpoints().iter().filter(is_new));
+        })?;
         for endpoint in device.endpoints() {
             if !state.endpoints.contains(endpoint) {
                 state.endpoints.push(*endpoint)?;
             }
         }
-        let GroupState { endpoints, current, .. } = &mut *state;
-        let fresh = endpoints.get(known..).unwrap_or_default();
-        let joined = switch::arrive(&self.instance, fresh, current.as_deref(), device.reserved());
-        if let Err(error) = joined {
-            endpoints.truncate(known);
+        let fresh = state.endpoints.get(known..).unwrap_or_default();
+        if let Err(error) = switch::arrive(&self.instance, &device, fresh, &state.current) {
+            switch::keep_out(&self.instance, fresh.iter());
+            state.endpoints.truncate(known);
+            self.undo_default(state, &prepared);
             return Err(error);
         }
+        state.reserved = union;
         state.devices.push_back(device);
+        Ok(())
+    }
+
+    /// Whether a device can be a member as the group is now. Changes nothing.
+    fn check_fit(&self, state: &GroupState<R>, device: &Device) -> Result<(), ProbeError> {
+        if matches!(state.holder, Holder::User(_)) && device.reserves(ReservedKind::Direct) {
+            return Err(ProbeError::DirectRequired); // rule C-153
+        }
+        if !same_window(&state.reserved, device.reserved()) {
+            return Err(ProbeError::InvalidArg);
+        }
         Ok(())
     }
 
     /// Takes a device out; its endpoints that no other member uses end blocked.
     pub(crate) fn remove(&self, id: DeviceId) -> Option<Shared<Device>> {
         let mut state = self.state.lock();
+        let state = &mut *state;
         let device = state.devices.remove(|device| device.id() == id)?;
+        if let Current::Paging(domain) = &state.current {
+            domain.lock().leave(core::iter::once(&*device));
+        }
         for endpoint in device.endpoints() {
             let shared = state.devices.iter().any(|other| other.endpoints().contains(endpoint));
             let place = state.endpoints.iter().position(|known| known == endpoint);
             let (false, Some(place)) = (shared, place) else { continue };
             let leaving = [*endpoint];
-            let blocked = match state.current.as_deref() {
-                Some(current) => switch::block(&self.instance, &leaving, current),
-                None => Ok(()),
-            };
+            if state.poison.is_some() {
+                switch::block_one(&self.instance, *endpoint); // once more (rule C-093)
+            }
+            let nobody = core::iter::empty();
+            let blocked = switch::block(&self.instance, nobody, &leaving, &state.current);
             self.instance.driver().release(&leaving);
             state.endpoints.remove(place);
             if blocked.is_err() {
                 let kept = state.current.clone();
-                self.poison(&mut state, kept, None);
+                self.poison(state, kept, Current::Blocked);
             }
         }
+        let mut union = ReservedRegions::new();
+        if state.devices.iter().all(|device| union.merge(device.reserved()).is_ok()) {
+            state.reserved = union;
+        }
+        self.tidy_default(state);
         Some(device)
     }
 
@@ -225,83 +296,138 @@ impl<R: RawLock> Group<R> {
         self.state.lock().devices.iter().any(|device| device.id() == id)
     }
 
-    pub(crate) fn device_of(&self, endpoint: EndpointId) -> Option<DeviceId> {
-        let state = self.state.lock();
-        let owner = state.devices.iter().find(|device| device.endpoints().contains(&endpoint))?;
-        Some(owner.id())
+    pub(crate) fn has_endpoint(&self, endpoint: EndpointId) -> bool {
+        self.state.lock().endpoints.contains(&endpoint)
     }
 
-    /// Moves the group to `to`; for the guards, which prove that the caller may.
-    fn attach(&self, to: &Shared<PagingDomain<R>>) -> Result<(), AttachError> {
+    /// The first device with this endpoint, and the paging domain that it is on.
+    pub(crate) fn device_and_domain(
+        &self,
+        endpoint: EndpointId,
+    ) -> Option<(DeviceId, Option<Shared<PagingDomain<R>>>)> {
+        let state = self.state.lock();
+        let owner = state.devices.iter().find(|device| device.endpoints().contains(&endpoint))?;
+        let domain = match &state.current {
+            Current::Paging(domain) => Some(domain.clone()),
+            Current::Blocked | Current::Identity => None,
+        };
+        Some((owner.id(), domain))
+    }
+
+    /// Moves the group to `to`; for the guards, which prove that the caller may. With `only`, the
+    /// group must be that one device.
+    fn attach(
+        &self,
+        to: &Shared<PagingDomain<R>>,
+        only: Option<DeviceId>,
+    ) -> Result<(), AttachError> {
         let mut state = self.state.lock();
-        if state.poison.is_some() {
-            return Err(AttachError::Io);
-        }
-        if state.devices.is_empty() {
-            return Err(AttachError::NoDevice);
+        if let Some(only) = only {
+            let mut devices = state.devices.iter();
+            if !devices.clone().any(|device| device.id() == only) {
+                return Err(AttachError::NoDevice);
+            }
+            if devices.nth(1).is_some() {
+                return Err(AttachError::NotSingleton);
+            }
         }
         if !to.instance().ptr_eq(&self.instance) {
             return Err(AttachError::Incompatible); // rule C-257: decided before any request
         }
-        if state.current.as_ref().is_some_and(|current| current.ptr_eq(to)) {
+        self.move_to(&mut state, &Current::Paging(to.clone()))
+    }
+
+    /// Moves the group to the identity domain. Where the unit has none, the answer is a domain
+    /// that maps the aperture 1:1.
+    fn attach_identity(&self) -> Result<(), AttachError> {
+        let mut state = self.state.lock();
+        let to = match self.instance.identity() {
+            Ok(_) => Current::Identity,
+            Err(DomainError::Unsupported) => Current::Paging(self.make_identity(&state.reserved)?),
+            Err(DomainError::NoSpace) => return Err(AttachError::NoSpace),
+            Err(_) => return Err(AttachError::Io),
+        };
+        self.move_to(&mut state, &to)
+    }
+
+    fn make_identity(
+        &self,
+        reserved: &ReservedRegions,
+    ) -> Result<Shared<PagingDomain<R>>, AttachError> {
+        let options = DomainOptions::default();
+        let domain = PagingDomain::build(&self.instance, self.pool, &options, true);
+        let domain = domain.map_err(|error| match error {
+            DomainError::OutOfMemory => AttachError::OutOfMemory,
+            DomainError::NoSpace => AttachError::NoSpace,
+            _ => AttachError::Io,
+        })?;
+        domain.map_identity(reserved).map_err(|error| match error {
+            MapError::OutOfMemory => AttachError::OutOfMemory,
+            _ => AttachError::Io,
+        })?;
+        Ok(domain)
+    }
+
+    fn move_to(&self, state: &mut GroupState<R>, to: &Current<R>) -> Result<(), AttachError> {
+        if state.poison.is_some() {
+            return Err(AttachError::Io);
+        }
+        if state.current.is(to) {
             return Ok(()); // rule C-101
         }
-        let reserved = state.reserved().map_err(|Full| AttachError::NoSpace)?;
-        let moved = switch::switch(
-            &self.instance,
-            &state.endpoints,
-            state.current.as_deref(),
-            to,
-            &reserved,
-        );
-        match moved {
+        let GroupState { devices, endpoints, reserved, current, .. } = &*state;
+        if endpoints.is_empty() && devices.is_empty() {
+            return Err(AttachError::NoDevice);
+        }
+        let members = Members { devices, endpoints, reserved };
+        match switch::switch(&self.instance, members, current, to) {
             Ok(()) => {
-                emit!(debug, "iommu: group {} on domain {}", self.id.0, to.id().0);
-                state.current = Some(to.clone());
+                emit!(debug, "iommu: group {} moved", self.id.0);
+                state.current = to.clone();
                 Ok(())
             }
-            Err(switch::Failed::Undone(error)) => Err(error),
-            Err(switch::Failed::Stuck(error)) => {
-                let kept = state.current.take();
-                self.poison(&mut state, kept, Some(to.clone()));
+            Err(Failed::Undone(error)) => Err(error),
+            Err(Failed::Stuck(error)) => {
+                let kept = core::mem::replace(&mut state.current, Current::Blocked);
+                self.poison(state, kept, to.clone());
                 Err(error)
             }
         }
     }
 
     /// Moves the group to the blocking domain; what can't be moved poisons the group.
-    fn detach(&self) {
-        let mut state = self.state.lock();
-        let Some(current) = state.current.take() else { return };
-        if switch::block(&self.instance, &state.endpoints, &current).is_err() {
-            self.poison(&mut state, Some(current), None);
+    fn go_to_blocking(&self, state: &mut GroupState<R>) {
+        let from = core::mem::replace(&mut state.current, Current::Blocked);
+        let GroupState { devices, endpoints, .. } = &*state;
+        if switch::block(&self.instance, devices.iter(), endpoints, &from).is_err() {
+            self.poison(state, from, Current::Blocked);
         }
         emit!(debug, "iommu: group {} blocked", self.id.0);
     }
 
-    fn release(&self) {
-        self.detach();
-        self.state.lock().owner = None;
+    fn detach(&self) {
+        let mut state = self.state.lock();
+        if !matches!(state.current, Current::Blocked) {
+            self.go_to_blocking(&mut state);
+        }
     }
 
-    fn poison(
-        &self,
-        state: &mut GroupState<R>,
-        one: Option<Shared<PagingDomain<R>>>,
-        other: Option<Shared<PagingDomain<R>>>,
-    ) {
+    fn release(&self) {
+        self.detach();
+        self.state.lock().holder = Holder::Nobody;
+    }
+
+    fn poison(&self, state: &mut GroupState<R>, one: Current<R>, other: Current<R>) {
         emit!(warn, "iommu: group {} is out of use: the IOMMU refused an undo", self.id.0);
         state.poison = Some(Poison { _kept: [one, other] });
     }
 }
 
-impl<R: RawLock> GroupState<R> {
-    fn reserved(&self) -> Result<ReservedRegions, Full> {
-        let mut union = ReservedRegions::new();
-        for device in self.devices.iter() {
-            union.merge(device.reserved())?;
-        }
-        Ok(union)
+/// Whether the software windows of two tables are one window, or one of them has none.
+fn same_window(one: &ReservedRegions, other: &ReservedRegions) -> bool {
+    match (one.software_msi(), other.software_msi()) {
+        (Some(one), Some(other)) => one == other,
+        _ => true,
     }
 }
 
@@ -312,7 +438,7 @@ impl<R: RawLock> fmt::Debug for Group<R> {
             .field("id", &self.id)
             .field("instance", &self.instance.id())
             .field("devices", &state.devices)
-            .field("owner", &state.owner)
+            .field("current", &state.current)
             .field("poisoned", &state.poison.is_some())
             .finish_non_exhaustive()
     }

@@ -7,11 +7,15 @@
 
 use lock_api::MutexGuard;
 
-use crate::domain::{DomainState, PagingDomain, lock_both};
+use super::current::Current;
+use crate::device::Device;
+use crate::domain::{Admission, DomainState, lock_both};
 use crate::driver::{AttachFailure, DomainId, DomainView, EndpointId, Left};
 use crate::error::{AttachError, ProbeError};
-use crate::instance::{Blocked, Instance};
-use crate::reserved::{ReservedKind, ReservedRegions};
+use crate::instance::{Fixed, Instance};
+use crate::list::List;
+use crate::pool::Shared;
+use crate::reserved::ReservedRegions;
 use crate::sync::RawLock;
 use crate::trace::emit;
 
@@ -27,67 +31,112 @@ pub(super) enum Failed {
 /// Some endpoint is not on the blocking domain.
 pub(super) struct NotBlocked;
 
+/// The members of a group, from its locked state.
+#[derive(Clone, Copy)]
+pub(super) struct Members<'a> {
+    pub(super) devices: &'a List<Device>,
+    /// The distinct endpoints that are to move.
+    pub(super) endpoints: &'a [EndpointId],
+    /// What the devices reserve, merged.
+    pub(super) reserved: &'a ReservedRegions,
+}
+
 /// One end of a move, locked.
 enum Side<'a, R: RawLock> {
-    Blocked(&'a Blocked),
+    /// The blocking domain, or the identity domain.
+    Fixed(&'a Fixed),
     Paging(DomainId, MutexGuard<'a, R, DomainState>),
 }
 
-impl<R: RawLock> Side<'_, R> {
+impl<'a, R: RawLock> Side<'a, R> {
+    fn lock(instance: &'a Instance<R>, place: &'a Current<R>) -> Self {
+        match place {
+            Current::Blocked => Self::Fixed(instance.blocked()),
+            Current::Identity => Self::Fixed(instance.made_identity()),
+            Current::Paging(domain) => Self::Paging(domain.id(), domain.lock()),
+        }
+    }
+
+    fn lock_pair(instance: &'a Instance<R>, from: &'a Current<R>, to: &'a Current<R>) -> [Self; 2] {
+        if let (Current::Paging(from), Current::Paging(to)) = (from, to) {
+            let (from_state, to_state) = lock_both(from, to);
+            return [Self::Paging(from.id(), from_state), Self::Paging(to.id(), to_state)];
+        }
+        [Self::lock(instance, from), Self::lock(instance, to)]
+    }
+
     fn id(&self) -> DomainId {
         match self {
-            Self::Blocked(blocked) => blocked.id(),
+            Self::Fixed(fixed) => fixed.id(),
             Self::Paging(id, _) => *id,
         }
     }
 
     fn view(&self) -> DomainView<'_> {
         match self {
-            Self::Blocked(blocked) => blocked.view(),
+            Self::Fixed(fixed) => fixed.view(),
             Self::Paging(id, state) => state.view(*id),
         }
     }
 
     fn joined(&mut self, endpoints: usize) {
         match self {
-            Self::Blocked(blocked) => blocked.joined(endpoints),
+            Self::Fixed(fixed) => fixed.joined(endpoints),
             Self::Paging(_, state) => state.endpoints = state.endpoints.saturating_add(endpoints),
         }
     }
 
     fn left(&mut self, endpoints: usize) {
         match self {
-            Self::Blocked(blocked) => blocked.left(endpoints),
+            Self::Fixed(fixed) => fixed.left(endpoints),
             Self::Paging(_, state) => state.endpoints = state.endpoints.saturating_sub(endpoints),
+        }
+    }
+
+    /// Whether devices that reserve this may come; `None` for a domain that has no record.
+    fn admit(
+        &self,
+        instance: &Instance<R>,
+        reserved: &ReservedRegions,
+    ) -> Result<Option<Admission>, AttachError> {
+        match self {
+            Self::Fixed(_) => Ok(None),
+            Self::Paging(_, state) => state.admit(&instance.geometry(), reserved).map(Some),
+        }
+    }
+
+    fn enter(&mut self, devices: &List<Device>, admission: Option<Admission>) {
+        if let (Self::Paging(_, state), Some(admission)) = (self, admission) {
+            state.enter(devices, admission);
+        }
+    }
+
+    fn leave<'d>(&mut self, devices: impl Iterator<Item = &'d Device>) {
+        if let Self::Paging(_, state) = self {
+            state.leave(devices);
         }
     }
 }
 
-/// Moves `endpoints` from `from` (`None`: the blocking domain) to `to`.
+/// Moves the endpoints of a group from where they are to `to`.
 pub(super) fn switch<R: RawLock>(
     instance: &Instance<R>,
-    endpoints: &[EndpointId],
-    from: Option<&PagingDomain<R>>,
-    to: &PagingDomain<R>,
-    reserved: &ReservedRegions,
+    members: Members<'_>,
+    from: &Current<R>,
+    to: &Current<R>,
 ) -> Result<(), Failed> {
-    let (mut from, mut to) = match from {
-        Some(from) => {
-            let (from_state, to_state) = lock_both(from, to);
-            (Side::Paging(from.id(), from_state), Side::Paging(to.id(), to_state))
-        }
-        None => (Side::Blocked(instance.blocked()), Side::Paging(to.id(), to.lock())),
-    };
+    let [mut from, mut to] = Side::lock_pair(instance, from, to);
+    let endpoints = members.endpoints;
     let driver = instance.driver();
     for endpoint in endpoints {
         driver.compatible(&to.view(), *endpoint).map_err(Failed::Undone)?;
     }
-    if conflicts(&to.view(), reserved) {
-        return Err(Failed::Undone(AttachError::AddrInUse));
-    }
+    let admission = to.admit(instance, members.reserved).map_err(Failed::Undone)?;
     let Err(failure) = driver.attach(endpoints, &to.view(), Some(from.id())) else {
         from.left(endpoints.len());
+        from.leave(members.devices.iter());
         to.joined(endpoints.len());
+        to.enter(members.devices, admission);
         return Ok(());
     };
     let touched = endpoints.get(..touched(&failure, endpoints.len())).unwrap_or(endpoints);
@@ -98,85 +147,87 @@ pub(super) fn switch<R: RawLock>(
     emit!(warn, "iommu: undo of an attach failed, blocking {} endpoints", endpoints.len());
     // The first `lost` may be on either domain: they count on both until they are proven blocked.
     to.joined(lost);
-    let at_risk = match from {
-        // The others are on the blocking domain already. An ATTACH to the domain that an endpoint
-        // is on must not be sent: a device may refuse it, or empty the domain.
-        Side::Blocked(_) => endpoints.get(..lost).unwrap_or(endpoints),
-        Side::Paging(..) => endpoints,
-    };
-    for (index, endpoint) in at_risk.iter().enumerate() {
+    // Those that were put back to the blocking domain need no further move.
+    let blocked_before = from.id() == instance.blocked().id();
+    let at_risk = if blocked_before { endpoints.get(..lost) } else { None };
+    for (index, endpoint) in at_risk.unwrap_or(endpoints).iter().enumerate() {
         if block_one(instance, *endpoint) {
             from.left(1);
             to.left(usize::from(index < lost));
         }
     }
+    from.leave(members.devices.iter());
     Err(Failed::Stuck(failure.error))
 }
 
-/// Moves `endpoints` from `from` to the blocking domain. What does not obey stays counted on
-/// `from`, so that its unmaps are still sent.
-pub(super) fn block<R: RawLock>(
+/// Moves `endpoints`, those of `devices`, from `from` to the blocking domain. What does not obey
+/// stays counted on `from`, so that its unmaps are still sent.
+pub(super) fn block<'d, R: RawLock>(
     instance: &Instance<R>,
+    devices: impl Iterator<Item = &'d Device>,
     endpoints: &[EndpointId],
-    from: &PagingDomain<R>,
+    from: &Current<R>,
 ) -> Result<(), NotBlocked> {
-    let mut from = Side::<R>::Paging(from.id(), from.lock());
-    let blocked = instance.blocked();
-    if instance.driver().attach(endpoints, &blocked.view(), Some(from.id())).is_ok() {
-        from.left(endpoints.len());
-        blocked.joined(endpoints.len());
+    if matches!(from, Current::Blocked) {
         return Ok(());
     }
-    let mut obeyed = 0;
-    for endpoint in endpoints {
+    let mut from = Side::lock(instance, from);
+    from.leave(devices);
+    let blocked = instance.blocked();
+    let failure = match instance.driver().attach(endpoints, &blocked.view(), Some(from.id())) {
+        Ok(()) => {
+            from.left(endpoints.len());
+            blocked.joined(endpoints.len());
+            return Ok(());
+        }
+        Err(failure) => failure,
+    };
+    // Those before the first refused one are there; each of the others gets a try of its own.
+    let mut obeyed = failure.refused.min(endpoints.len());
+    blocked.joined(obeyed);
+    for endpoint in endpoints.iter().skip(obeyed) {
         obeyed += usize::from(block_one(instance, *endpoint));
     }
     from.left(obeyed);
     if obeyed == endpoints.len() { Ok(()) } else { Err(NotBlocked) }
 }
 
-/// Puts endpoints that were never attached where their group is; on failure they are blocked.
+/// Puts a device whose `endpoints` were never attached where its group is. On failure they are
+/// anywhere: block them.
 pub(super) fn arrive<R: RawLock>(
     instance: &Instance<R>,
+    device: &Shared<Device>,
     endpoints: &[EndpointId],
-    current: Option<&PagingDomain<R>>,
-    reserved: &ReservedRegions,
+    current: &Current<R>,
 ) -> Result<(), ProbeError> {
     let driver = instance.driver();
-    let mut to = match current {
-        Some(current) => Side::<R>::Paging(current.id(), current.lock()),
-        None => Side::Blocked(instance.blocked()),
+    let mut to = Side::lock(instance, current);
+    let admission = match to.admit(instance, device.reserved()) {
+        Ok(admission) => admission,
+        // It is not the domain that is wrong here: the device can't be in this group now.
+        Err(AttachError::Incompatible) => return Err(ProbeError::InvalidArg),
+        Err(error) => return Err(error.into()),
     };
-    let refuse = |error| {
-        for endpoint in endpoints {
-            block_one(instance, *endpoint);
-        }
-        Err(error)
-    };
-    if let Side::Paging(..) = to {
-        let direct = |kind| kind == ReservedKind::Direct;
-        if reserved.as_slice().iter().any(|region| direct(region.kind)) {
-            return refuse(ProbeError::InvalidArg); // rule C-153
-        }
-        if conflicts(&to.view(), reserved) {
-            return refuse(ProbeError::AddrInUse); // rule C-151
-        }
+    if endpoints.iter().any(|one| driver.compatible(&to.view(), *one).is_err()) {
+        return Err(ProbeError::InvalidArg);
     }
-    let fits = endpoints.iter().all(|one| driver.compatible(&to.view(), *one).is_ok());
-    if !fits {
-        return refuse(ProbeError::InvalidArg);
+    if !endpoints.is_empty() {
+        driver.attach(endpoints, &to.view(), None).map_err(|failure| failure.error)?;
+        to.joined(endpoints.len());
     }
-    match driver.attach(endpoints, &to.view(), None) {
-        Ok(()) => {
-            to.joined(endpoints.len());
-            Ok(())
-        }
-        Err(failure) => refuse(match failure.error {
-            AttachError::NoDevice => ProbeError::NoDevice,
-            AttachError::OutOfMemory => ProbeError::OutOfMemory,
-            AttachError::NoSpace => ProbeError::NoSpace,
-            _ => ProbeError::Io,
-        }),
+    if let (Side::Paging(_, state), Some(admission)) = (&mut to, admission) {
+        state.enter_one(device.clone(), admission);
+    }
+    Ok(())
+}
+
+/// Blocks endpoints whose device is not taken.
+pub(super) fn keep_out<'e, R: RawLock>(
+    instance: &Instance<R>,
+    endpoints: impl Iterator<Item = &'e EndpointId>,
+) {
+    for endpoint in endpoints {
+        block_one(instance, *endpoint);
     }
 }
 
@@ -201,7 +252,8 @@ fn put_back<R: RawLock>(
     back
 }
 
-fn block_one<R: RawLock>(instance: &Instance<R>, endpoint: EndpointId) -> bool {
+/// Sends an endpoint, wherever it is, to the blocking domain; whether it obeyed.
+pub(super) fn block_one<R: RawLock>(instance: &Instance<R>, endpoint: EndpointId) -> bool {
     let blocked = instance.blocked();
     let obeyed = instance.driver().attach(&[endpoint], &blocked.view(), None).is_ok();
     blocked.joined(usize::from(obeyed));
@@ -211,13 +263,4 @@ fn block_one<R: RawLock>(instance: &Instance<R>, endpoint: EndpointId) -> bool {
 fn touched(failure: &AttachFailure, endpoints: usize) -> usize {
     let refused = usize::from(failure.left != Left::Unchanged);
     failure.touched.max(failure.refused.saturating_add(refused)).min(endpoints)
-}
-
-/// Whether the domain maps something where the group may not have a mapping (rule D-28).
-fn conflicts(domain: &DomainView<'_>, reserved: &ReservedRegions) -> bool {
-    let real = |kind| kind != ReservedKind::DirectRelaxable;
-    reserved
-        .as_slice()
-        .iter()
-        .any(|region| real(region.kind) && domain.mappings.overlaps(region.range))
 }

@@ -28,17 +28,15 @@
 //! assert!(sim.reach(EndpointId(8), Iova(0x1010), Access::READ).is_err(), "blocked again");
 //! ```
 
+mod driver;
 mod unit;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 use crate::addr::{Iova, IovaRange, PageSizes, PhysAddr};
-use crate::driver::{
-    AttachFailure, Capabilities, Counters, DomainId, DomainView, Driver, EndpointId, Gather,
-    Geometry, Health, Left, Run,
-};
-use crate::error::{AttachError, DomainError, MapError, ProbeError, UnmapError};
+use crate::driver::{Capabilities, DomainFeatures, DomainId, EndpointId, Left, Run};
+use crate::error::AttachError;
 use crate::fault::{Access, DriverFault};
 use crate::reserved::ReservedRegions;
 use unit::Unit;
@@ -50,10 +48,13 @@ pub struct SimConfig {
     pub page_sizes: PageSizes,
     /// Aperture of every domain.
     pub aperture: IovaRange,
-    /// Reserved regions that every endpoint reports.
+    /// Reserved regions that every endpoint reports, unless [`Sim::reserve`] gives it others.
     pub reserved: ReservedRegions,
-    /// What the unit says it can do.
+    /// What the unit can do. With [`Capabilities::DEFERRED_UNMAP`], an unmapped range stays
+    /// reachable until it is synchronised, as behind a real IOTLB.
     pub capabilities: Capabilities,
+    /// Whether the unit has an identity domain of its own.
+    pub identity: bool,
     /// How many paging domains there may be at a time.
     pub domains: usize,
 }
@@ -66,7 +67,8 @@ impl Default for SimConfig {
             page_sizes: sizes,
             aperture,
             reserved: ReservedRegions::new(),
-            capabilities: Capabilities::empty(),
+            capabilities: Capabilities::MMIO,
+            identity: true,
             domains: 1 << 16,
         }
     }
@@ -75,7 +77,8 @@ impl Default for SimConfig {
 /// What the next refused request answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// The error of an attach; maps and unmaps answer `Io`.
+    /// The error of an attach. Maps answer `OutOfMemory` for it, or `Io`; probes the like of it;
+    /// everything else `Io`.
     pub error: AttachError,
     /// Where an attach leaves the endpoint: `Unknown` takes it off its old domain, as QEMU does.
     pub left: Left,
@@ -102,6 +105,12 @@ pub enum Call {
     Map { domain: DomainId, run: Run },
     /// A range was unmapped.
     Unmap { domain: DomainId, range: IovaRange },
+    /// The translations of a range were invalidated; only with [`Capabilities::DEFERRED_UNMAP`].
+    Sync { domain: DomainId, range: IovaRange },
+    /// The recording of dirty pages was switched.
+    Track { domain: DomainId, on: bool },
+    /// Dirty pages were read.
+    ReadDirty { domain: DomainId, range: IovaRange, clear: bool },
 }
 
 /// The test's handle on a software unit. Clones are handles on the same unit.
@@ -120,6 +129,9 @@ pub struct SimDriver {
 
 /// The blocking domain; paging domains count from 1.
 const BLOCKED: DomainId = DomainId(0);
+
+/// The identity domain.
+const IDENTITY: DomainId = DomainId(u32::MAX);
 
 impl Default for Sim {
     fn default() -> Self {
@@ -182,6 +194,17 @@ impl Sim {
         self.unit().loners.remove(&endpoint);
     }
 
+    /// Says that an endpoint can't do what a domain may be made for: it is incompatible with every
+    /// domain that has one of these features (rules C-193, C-199).
+    pub fn lacks(&self, endpoint: EndpointId, features: DomainFeatures) {
+        self.unit().unable.insert(endpoint, features);
+    }
+
+    /// Gives an endpoint reserved regions of its own, for the next probe.
+    pub fn reserve(&self, endpoint: EndpointId, reserved: ReservedRegions) {
+        self.unit().reserved.insert(endpoint, reserved);
+    }
+
     /// The requests since the last call of this method.
     #[must_use]
     pub fn take_log(&self) -> Vec<Call> {
@@ -198,123 +221,5 @@ impl Sim {
 
     fn unit(&self) -> MutexGuard<'_, Unit> {
         self.unit.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Driver for SimDriver {
-    fn geometry(&self) -> Geometry {
-        let SimConfig { page_sizes, aperture, .. } = self.sim.config;
-        Geometry { page_sizes, aperture }
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.sim.config.capabilities
-    }
-
-    fn probe(&self, endpoint: EndpointId) -> Result<ReservedRegions, ProbeError> {
-        let mut unit = self.sim.unit();
-        unit.request(Call::Probe { endpoint }).map_err(|_| ProbeError::Io)?;
-        Ok(self.sim.config.reserved.clone())
-    }
-
-    fn blocked(&self) -> DomainId {
-        BLOCKED
-    }
-
-    fn alloc_domain(&self) -> Result<DomainId, DomainError> {
-        self.sim.unit().alloc(self.sim.config.domains)
-    }
-
-    fn free_domain(&self, id: DomainId) {
-        self.sim.unit().ids.remove(&id);
-    }
-
-    fn compatible(&self, domain: &DomainView<'_>, endpoint: EndpointId) -> Result<(), AttachError> {
-        let lonely = self.sim.unit().loners.contains(&endpoint);
-        if lonely && domain.endpoints > 0 { Err(AttachError::Incompatible) } else { Ok(()) }
-    }
-
-    fn attach(
-        &self,
-        endpoints: &[EndpointId],
-        new: &DomainView<'_>,
-        _old: Option<DomainId>,
-    ) -> Result<(), AttachFailure> {
-        let mut unit = self.sim.unit();
-        unit.counters.notifies += 1;
-        for (index, endpoint) in endpoints.iter().enumerate() {
-            if let Err(refusal) = unit.attach(*endpoint, new.id) {
-                let touched = index + usize::from(refusal.left != Left::Unchanged);
-                let Refusal { error, left, .. } = refusal;
-                return Err(AttachFailure { error, refused: index, left, touched });
-            }
-        }
-        if new.endpoints > 0 {
-            return Ok(());
-        }
-        for (range, target) in new.mappings.iter() {
-            let run = Run { range, phys: target.phys, prot: target.prot };
-            if unit.map(new.id, run).is_err() {
-                let (left, touched) = (Left::Unknown, endpoints.len());
-                return Err(AttachFailure { error: AttachError::Io, refused: 0, left, touched });
-            }
-        }
-        Ok(())
-    }
-
-    fn map(&self, domain: &DomainView<'_>, runs: &[Run]) -> Result<(), MapError> {
-        if domain.endpoints == 0 {
-            return Ok(());
-        }
-        let mut unit = self.sim.unit();
-        unit.counters.notifies += 1;
-        for (done, run) in runs.iter().enumerate() {
-            if unit.map(domain.id, *run).is_err() {
-                let undone = runs.iter().take(done).all(|r| unit.unmap(domain.id, r.range).is_ok());
-                unit.broken |= !undone;
-                return Err(MapError::Io);
-            }
-        }
-        Ok(())
-    }
-
-    fn unmap(
-        &self,
-        domain: &DomainView<'_>,
-        ranges: &[IovaRange],
-        gather: &mut Gather,
-    ) -> Result<(), UnmapError> {
-        if domain.endpoints == 0 {
-            return Ok(());
-        }
-        let mut unit = self.sim.unit();
-        unit.counters.notifies += 1;
-        for range in ranges {
-            if unit.unmap(domain.id, *range).is_err() {
-                unit.broken = true;
-                return Err(UnmapError::Io);
-            }
-            gather.add(*range);
-        }
-        Ok(())
-    }
-
-    fn sync(&self, _domain: &DomainView<'_>, gather: &mut Gather) -> Result<(), UnmapError> {
-        gather.clear();
-        Ok(())
-    }
-
-    fn take_faults(&self, sink: &mut dyn FnMut(DriverFault)) -> u64 {
-        let mut unit = self.sim.unit();
-        core::mem::take(&mut unit.faults).into_iter().for_each(sink);
-        0
-    }
-
-    fn counters(&self) -> Counters {
-        self.sim.unit().counters
-    }
-
-    fn health(&self) -> Health {
-        if self.sim.unit().broken { Health::Poisoned } else { Health::Good }
     }
 }

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
-use super::{BLOCKED, Call, Refusal};
+use super::{BLOCKED, Call, IDENTITY, Refusal};
 use crate::addr::{Iova, IovaRange, PhysAddr};
-use crate::driver::{Counters, DomainId, EndpointId, Left, Run};
+use crate::driver::{Counters, DomainFeatures, DomainId, EndpointId, Left, Run};
 use crate::error::DomainError;
 use crate::fault::{Access, DriverFault, FaultReason};
 use crate::prot::Prot;
+use crate::reserved::ReservedRegions;
+
+/// The size of the pages whose writes are recorded, in bytes.
+const PAGE: u64 = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct Unit {
@@ -16,8 +20,18 @@ pub(super) struct Unit {
     places: BTreeMap<EndpointId, DomainId>,
     /// What each domain maps, by first address. Absent: the domain does not exist.
     tables: BTreeMap<DomainId, BTreeMap<Iova, Run>>,
+    /// What was unmapped but not invalidated: still reached.
+    stale: BTreeMap<DomainId, Vec<Run>>,
+    /// The domains whose dirty pages are recorded.
+    tracked: BTreeSet<DomainId>,
+    /// The pages of each domain that devices wrote while it was tracked.
+    written: BTreeMap<DomainId, BTreeSet<Iova>>,
+    /// Pages whose dirty bit was cleared but not synchronised: a write does not set it again.
+    cached_dirty: BTreeMap<DomainId, BTreeSet<Iova>>,
     pub(super) ids: BTreeSet<DomainId>,
     pub(super) loners: BTreeSet<EndpointId>,
+    pub(super) unable: BTreeMap<EndpointId, DomainFeatures>,
+    pub(super) reserved: BTreeMap<EndpointId, ReservedRegions>,
     pub(super) log: Vec<Call>,
     pub(super) faults: Vec<DriverFault>,
     pub(super) counters: Counters,
@@ -45,6 +59,7 @@ impl Unit {
             Call::Attach { .. } => &mut self.counters.attach,
             Call::Map { .. } => &mut self.counters.map,
             Call::Unmap { .. } => &mut self.counters.unmap,
+            Call::Sync { .. } | Call::Track { .. } | Call::ReadDirty { .. } => &mut 0,
         };
         *count += 1;
         match &mut self.plan {
@@ -67,7 +82,8 @@ impl Unit {
 
     pub(super) fn alloc(&mut self, limit: usize) -> Result<DomainId, DomainError> {
         let fits = |id: &DomainId| !self.ids.contains(id);
-        let id = (1..=u32::MAX).map(DomainId).take(limit).find(fits).ok_or(DomainError::NoSpace)?;
+        let id =
+            (1..IDENTITY.0).map(DomainId).take(limit).find(fits).ok_or(DomainError::NoSpace)?;
         self.ids.insert(id);
         Ok(id)
     }
@@ -81,6 +97,7 @@ impl Unit {
             && !self.places.values().any(|place| *place == old)
         {
             self.tables.remove(&old); // the last endpoint left: the domain is gone
+            self.stale.remove(&old);
         }
         answer?;
         self.places.insert(endpoint, to);
@@ -88,11 +105,13 @@ impl Unit {
         Ok(())
     }
 
-    pub(super) fn map(&mut self, domain: DomainId, run: Run) -> Result<(), ()> {
-        self.request(Call::Map { domain, run }).map_err(drop)?;
-        let table = self.tables.get_mut(&domain).ok_or(())?;
-        if domain == BLOCKED || table.values().any(|old| old.range.overlaps(run.range)) {
-            return Err(());
+    /// Maps a run; the error is the planned refusal, or `None` for a request that makes no sense.
+    pub(super) fn map(&mut self, domain: DomainId, run: Run) -> Result<(), Option<Refusal>> {
+        self.request(Call::Map { domain, run }).map_err(Some)?;
+        let table = self.tables.get_mut(&domain).ok_or(None)?;
+        let empty_for_ever = domain == BLOCKED || domain == IDENTITY;
+        if empty_for_ever || table.values().any(|old| old.range.overlaps(run.range)) {
+            return Err(None);
         }
         table.insert(run.range.first(), run);
         Ok(())
@@ -105,8 +124,44 @@ impl Unit {
         if table.values().any(cut) {
             return Err(());
         }
+        let stale = self.stale.entry(domain).or_default();
+        stale.extend(table.values().filter(|old| old.range.overlaps(range)));
         table.retain(|_, old| !old.range.overlaps(range));
         Ok(())
+    }
+
+    /// Forgets what `range` of a domain translated to before it was unmapped.
+    pub(super) fn invalidate(&mut self, domain: DomainId, range: IovaRange) {
+        if let Some(stale) = self.stale.get_mut(&domain) {
+            stale.retain(|old| !old.range.overlaps(range));
+        }
+        if let Some(cached) = self.cached_dirty.get_mut(&domain) {
+            cached.retain(|page| !range.contains(*page));
+        }
+    }
+
+    pub(super) fn track(&mut self, domain: DomainId, on: bool) {
+        if on {
+            self.tracked.insert(domain);
+        } else {
+            self.tracked.remove(&domain);
+        }
+    }
+
+    /// The pages in `range` that were written, and forgets them if `clear`.
+    pub(super) fn dirty(
+        &mut self,
+        domain: DomainId,
+        range: IovaRange,
+        clear: bool,
+    ) -> Vec<IovaRange> {
+        let written = self.written.entry(domain).or_default();
+        let found: Vec<Iova> = written.range(range.first()..=range.last()).copied().collect();
+        if clear {
+            written.retain(|page| !range.contains(*page));
+            self.cached_dirty.entry(domain).or_default().extend(&found);
+        }
+        found.into_iter().filter_map(|page| IovaRange::from_len(page, PAGE)).collect()
     }
 
     pub(super) fn access(
@@ -116,24 +171,37 @@ impl Unit {
         access: Access,
     ) -> Result<PhysAddr, DriverFault> {
         let fault = |reason| DriverFault { endpoint, address: Some(iova), access, reason };
-        let place = self.places.get(&endpoint);
-        let table = place.and_then(|place| self.tables.get(place));
-        let found = match table {
+        let place = self.places.get(&endpoint).copied();
+        let needed = Prot::from_bits_truncate(access.bits());
+        let lands = |run: &Run| {
+            let inside = run.range.contains(iova) && run.prot.contains(needed);
+            inside.then(|| run.phys.checked_add(iova.0 - run.range.first().0)).flatten()
+        };
+        let found = match place.and_then(|place| Some((place, self.tables.get(&place)?))) {
             None => Err(fault(FaultReason::Domain)),
-            Some(table) => {
-                let needed = Prot::from_bits_truncate(access.bits());
-                let below = table.range(..=iova).next_back().map(|(_, run)| *run);
-                below
-                    .filter(|run| run.range.contains(iova) && run.prot.contains(needed))
-                    .and_then(|run| run.phys.checked_add(iova.0 - run.range.first().0))
-                    .ok_or(fault(FaultReason::Mapping))
+            Some((IDENTITY, _)) => Ok(PhysAddr(iova.0)),
+            Some((place, table)) => {
+                let below = table.range(..=iova).next_back().map(|(_, run)| run);
+                let stale = self.stale.get(&place).into_iter().flatten();
+                below.into_iter().chain(stale).find_map(lands).ok_or(fault(FaultReason::Mapping))
             }
         };
+        if let (Ok(_), Some(place), true) = (found, place, access.contains(Access::WRITE)) {
+            self.record_write(place, iova);
+        }
         if let Err(fault) = found {
             self.counters.faults += 1;
             self.faults.push(fault);
         }
         found
+    }
+
+    fn record_write(&mut self, domain: DomainId, iova: Iova) {
+        let page = Iova(iova.0 & !(PAGE - 1));
+        let cached = self.cached_dirty.get(&domain).is_some_and(|cached| cached.contains(&page));
+        if self.tracked.contains(&domain) && !cached {
+            self.written.entry(domain).or_default().insert(page);
+        }
     }
 
     pub(super) fn digest(&self) -> Vec<(EndpointId, DomainId, Vec<Run>)> {

@@ -9,6 +9,7 @@ use iommu::group::{Group, OwnerId, Ownership};
 use iommu::instance::Instance;
 use iommu::pool::{Pool, Shared};
 use iommu::registry::{DeviceInfo, Registry};
+use iommu::reserved::{ReservedKind, ReservedRegion, ReservedRegions};
 use iommu::sim::{Sim, SimConfig};
 
 pub struct World {
@@ -54,4 +55,11 @@ pub fn claim(group: &Shared<Group>) -> Ownership {
 
 pub fn pages(first: u64, count: u64) -> IovaRange {
     IovaRange::from_len(Iova(first), count * 0x1000).unwrap()
+}
+
+/// A table with this region.
+pub fn region(kind: ReservedKind, range: IovaRange) -> ReservedRegions {
+    let mut reserved = ReservedRegions::new();
+    reserved.add(ReservedRegion { range, kind }).unwrap();
+    reserved
 }

@@ -3,7 +3,7 @@
 use iommu::addr::{Iova, IovaRange, PhysAddr};
 use iommu::device::DeviceId;
 use iommu::driver::EndpointId;
-use iommu::error::{ClaimError, ProbeError};
+use iommu::error::{AttachError, ClaimError, MapError, ProbeError};
 use iommu::fault::{Access, FaultReason};
 use iommu::group::{Group, OwnerId};
 use iommu::prot::Prot;
@@ -11,12 +11,10 @@ use iommu::registry::DeviceInfo;
 use iommu::reserved::{ReservedKind, ReservedRegion, ReservedRegions};
 use iommu::sim::{Refusal, SimConfig};
 
-use crate::fixture::{World, claim, pages};
+use crate::fixture::{World, claim, pages, region};
 
 fn reserving(kind: ReservedKind, range: IovaRange) -> World {
-    let mut reserved = ReservedRegions::new();
-    reserved.add(ReservedRegion { range, kind }).unwrap();
-    World::with(SimConfig { reserved, ..SimConfig::default() })
+    World::with(SimConfig { reserved: region(kind, range), ..SimConfig::default() })
 }
 
 #[test]
@@ -121,20 +119,63 @@ fn a_hot_added_device_that_the_unit_refuses_stays_blocked_and_the_caller_knows()
 
 #[test]
 fn a_new_member_whose_reserved_region_is_mapped_is_refused() {
-    // C-151: the region appears with the second device only in spirit; here both have it, and
-    // the mapping is made where it lies, which map allows and attach refuses.
-    let world = reserving(ReservedKind::Reserved, pages(0x8000, 1));
+    // C-151
+    let world = World::new();
     let group = world.device(1, &[8]);
     let domain = world.domain();
     let attached = claim(&group).attach(&domain).unwrap();
     domain.map(pages(0x8000, 1), PhysAddr(0xa000), Prot::RW).unwrap();
+    world.sim.reserve(EndpointId(9), region(ReservedKind::Reserved, pages(0x8000, 1)));
     let info = DeviceInfo { id: DeviceId(2), endpoints: &[EndpointId(9)], with: Some(DeviceId(1)) };
     let refused = world.registry.add_device(&world.instance, &info).err();
     assert_eq!(refused, Some(ProbeError::AddrInUse));
     assert_eq!(world.reaches(9, 0x8000, Access::READ), None);
-    let ownership = attached.detach();
-    let refused = ownership.attach(&domain).unwrap_err();
+    assert_eq!(domain.reserved(), ReservedRegions::new(), "nothing of it is left");
+
+    let other = world.device(3, &[9]);
+    let refused = claim(&other).attach(&domain).unwrap_err();
     assert_eq!(refused.error.errno(), 98, "D-28: attach looks as well");
+    domain.unmap(pages(0x8000, 1)).unwrap();
+    world.registry.remove_device(DeviceId(3)).unwrap();
+    world.registry.add_device(&world.instance, &info).expect("nothing is in the way any more");
+    assert_eq!(attached.group().device_count(), 2);
+}
+
+#[test]
+fn what_an_attached_device_reserves_can_not_be_mapped() {
+    // D-28, MapError::AddrInUse
+    let world = World::new();
+    world.sim.reserve(EndpointId(8), region(ReservedKind::Reserved, pages(0x8000, 1)));
+    world.sim.reserve(EndpointId(9), region(ReservedKind::Msi, pages(0xa000, 1)));
+    let domain = world.domain();
+    let one = claim(&world.device(1, &[8])).attach(&domain).unwrap();
+    let refused = |first| domain.map(pages(first, 1), PhysAddr(0x1000), Prot::RW).err();
+    assert_eq!(refused(0x8000), Some(MapError::AddrInUse));
+    assert_eq!(refused(0xa000), None, "the group that reserves it is not here");
+    domain.unmap(pages(0xa000, 1)).unwrap();
+    let two = claim(&world.device(2, &[9])).attach(&domain).unwrap();
+    let before = world.sim.digest();
+    assert_eq!(refused(0xa000), Some(MapError::AddrInUse));
+    let around = domain.map(pages(0x7000, 3), PhysAddr(0x1000), Prot::RW);
+    assert_eq!(around, Err(MapError::AddrInUse), "in the middle of a mapping");
+    assert_eq!(world.sim.digest(), before);
+    drop(one);
+    assert_eq!(refused(0x8000), None, "it left and took its region along");
+    assert_eq!(refused(0xa000), Some(MapError::AddrInUse));
+    let ownership = two.detach();
+    assert_eq!(refused(0xa000), None);
+    let back = ownership.attach(&domain).unwrap_err();
+    assert_eq!(back.error, AttachError::AddrInUse);
+}
+
+#[test]
+fn a_relaxable_region_forbids_nothing() {
+    // T1-194
+    let world = reserving(ReservedKind::DirectRelaxable, pages(0x8000, 1));
+    let domain = world.domain();
+    let attached = claim(&world.device(1, &[8])).attach(&domain).unwrap();
+    domain.map(pages(0x8000, 1), PhysAddr(0x1000), Prot::RW).unwrap();
+    drop(attached);
 }
 
 #[test]

@@ -1,7 +1,15 @@
 //! The IOMMU API against the software IOMMU. Every claim about reach is asked of the unit.
 
 mod attach;
+mod chunks;
+mod deferred;
+mod direct;
+mod dirty;
+mod doorbells;
+mod faults;
 mod fixture;
 mod groups;
+mod identity;
 mod map;
+mod options;
 mod sweep;

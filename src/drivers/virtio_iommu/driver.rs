@@ -11,8 +11,8 @@ use super::wire::Status;
 use super::{Features, VirtioIommu, probe};
 use crate::addr::IovaRange;
 use crate::driver::{
-    AttachFailure, Counters, DomainId, DomainView, Driver, EndpointId, Gather, Geometry, Health,
-    Left, Run,
+    AttachFailure, Capabilities, Counters, DomainFeatures, DomainId, DomainView, Driver,
+    EndpointId, Gather, Geometry, Health, Left, Run,
 };
 use crate::error::{AttachError, DomainError, MapError, ProbeError, UnmapError};
 use crate::fault::DriverFault;
@@ -26,6 +26,11 @@ use crate::virtio::transport::Transport;
 impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
     fn geometry(&self) -> Geometry {
         Geometry { page_sizes: self.config().page_sizes, aperture: self.config().input_range }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mmio = self.features().contains(Features::MMIO);
+        if mmio { Capabilities::MMIO } else { Capabilities::empty() }
     }
 
     fn probe(&self, endpoint: EndpointId) -> Result<ReservedRegions, ProbeError> {
@@ -56,7 +61,18 @@ impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
         self.ids.lock().blocked()
     }
 
-    fn alloc_domain(&self) -> Result<DomainId, DomainError> {
+    /// A domain that endpoints are attached to with the bypass flag (virtio 1.2 §5.13.6.3).
+    fn identity(&self) -> Result<DomainId, DomainError> {
+        if self.is_poisoned() {
+            return Err(DomainError::Io);
+        }
+        if !self.features().contains(Features::BYPASS_CONFIG) {
+            return Err(DomainError::Unsupported);
+        }
+        self.ids.lock().identity()
+    }
+
+    fn alloc_domain(&self, _features: DomainFeatures) -> Result<DomainId, DomainError> {
         if self.is_poisoned() {
             return Err(DomainError::Io);
         }
@@ -177,8 +193,9 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         let failure = |error, refused, touched| {
             Err(AttachFailure { error, refused, left: Left::Unknown, touched })
         };
+        let bypass = self.ids.lock().is_identity(new.id);
         let attach =
-            |endpoint: &EndpointId| Request::Attach { domain: new.id, endpoint: *endpoint };
+            |endpoint: &EndpointId| Request::Attach { domain: new.id, endpoint: *endpoint, bypass };
         let mut left = endpoints.iter().map(attach);
         let mut sent = 0;
         while sent < all {
@@ -194,7 +211,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
             }
             sent += answers.len();
         }
-        if new.endpoints > 0 || all == 0 {
+        if new.endpoints > 0 || all == 0 || bypass {
             return Ok(());
         }
         self.fill_domain(requests, new).or_else(|error| failure(error, 0, all))

@@ -13,6 +13,8 @@ use crate::pool::{Pool, PoolVec};
 /// of an id is made when it is taken, so giving it back can't fail.
 pub(super) struct DomainIds {
     blocked: u32,
+    /// The id of the identity domain, once somebody asked for it.
+    identity: Option<u32>,
     last: u32,
     /// The highest id that was ever taken; `blocked` before the first.
     newest: u32,
@@ -25,12 +27,27 @@ impl DomainIds {
     /// Ids from `first` (the blocking domain's) to `last`, inclusive.
     pub(super) const fn new(pool: &'static Pool, first: u32, last: u32) -> Self {
         let returned = PoolVec::new(pool);
-        Self { blocked: first, last, newest: first, returned, live: 0 }
+        Self { blocked: first, identity: None, last, newest: first, returned, live: 0 }
     }
 
     /// The id of the blocking domain.
     pub(super) const fn blocked(&self) -> DomainId {
         DomainId(self.blocked)
+    }
+
+    /// The id of the identity domain: taken at the first call, and never given back.
+    pub(super) fn identity(&mut self) -> Result<DomainId, DomainError> {
+        if let Some(id) = self.identity {
+            return Ok(DomainId(id));
+        }
+        let id = self.take()?;
+        self.identity = Some(id.0);
+        Ok(id)
+    }
+
+    /// Whether `id` is that of the identity domain.
+    pub(super) fn is_identity(&self, id: DomainId) -> bool {
+        self.identity == Some(id.0)
     }
 
     /// Takes an id, one that came back if there is one.
@@ -77,6 +94,18 @@ mod tests {
         ids.give_back(DomainId(7));
         ids.give_back(DomainId(10));
         assert_eq!(ids.take(), Err(DomainError::NoSpace), "neither of these was ever taken");
+    }
+
+    #[test]
+    fn the_identity_domain_keeps_its_id() {
+        static POOL: Pool = Pool::heap();
+        let mut ids = DomainIds::new(&POOL, 0, 2);
+        assert!(!ids.is_identity(DomainId(1)), "nobody asked for it");
+        assert_eq!(ids.identity(), Ok(DomainId(1)));
+        assert_eq!(ids.identity(), Ok(DomainId(1)), "the same ever after");
+        assert!(ids.is_identity(DomainId(1)) && !ids.is_identity(DomainId(0)));
+        assert_eq!(ids.take(), Ok(DomainId(2)));
+        assert_eq!(ids.take(), Err(DomainError::NoSpace));
     }
 
     #[test]

@@ -20,6 +20,12 @@
 //! one domain that stays empty for ever*; DETACH is never sent (rule C-270). So
 //! [`release`](crate::driver::Driver::release) sends nothing: endpoints whose device is gone stay on that domain.
 //!
+//! # Identity
+//!
+//! [`Ownership::attach_identity`](crate::group::Ownership::attach_identity) attaches with the bypass
+//! flag to a domain of its own where the device has `BYPASS_CONFIG`; without it the core maps the
+//! aperture 1:1 (rule C-268).
+//!
 //! # When the device lies
 //!
 //! A missing answer, a broken ring, `DEVICE_NEEDS_RESET` or a refused undo *poisons* the instance:
@@ -28,8 +34,8 @@
 //!
 //! # Locks
 //!
-//! Three, none of them ever held together: the request queue (held while the device works, for at
-//! most [`Options::wait_limit_ns`] per batch), the event queue, and the table of domain ids. The
+//! Three: the request queue (held while the device works, for at most [`Options::wait_limit_ns`] per
+//! batch), the event queue, never held together with it, and the table of domain ids, a leaf. The
 //! first is taken under the lock of the domain that a call is about.
 
 mod config;

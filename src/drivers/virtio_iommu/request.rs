@@ -11,8 +11,8 @@ use heapless::Vec;
 use zerocopy::IntoBytes;
 
 use super::wire::{
-    AttachReq, MAP_F_MMIO, MAP_F_READ, MAP_F_WRITE, MapReq, ProbeReq, ReqHead, ReqTail,
-    RequestType, Status, UnmapReq,
+    ATTACH_F_BYPASS, AttachReq, MAP_F_MMIO, MAP_F_READ, MAP_F_WRITE, MapReq, ProbeReq, ReqHead,
+    ReqTail, RequestType, Status, UnmapReq,
 };
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::driver::{Counters, DomainId, EndpointId, Run};
@@ -50,7 +50,7 @@ const FIRST_STATUS_CHECK_NS: u64 = 1_000_000;
 /// A request of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Request {
-    Attach { domain: DomainId, endpoint: EndpointId },
+    Attach { domain: DomainId, endpoint: EndpointId, bypass: bool },
     Map { domain: DomainId, run: Run },
     Unmap { domain: DomainId, range: IovaRange },
 }
@@ -272,12 +272,12 @@ impl Requests {
             bytes.len() as u32
         };
         match *request {
-            Request::Attach { domain, endpoint } => {
+            Request::Attach { domain, endpoint, bypass } => {
                 emit!(trace, "iommu: attach endpoint {} to domain {}", endpoint.0, domain.0);
                 self.counters.attach += 1;
                 let head = ReqHead::new(RequestType::ATTACH);
                 let (domain, endpoint) = (domain.0.into(), endpoint.0.into());
-                let flags = 0.into();
+                let flags = if bypass { ATTACH_F_BYPASS } else { 0 }.into();
                 put(AttachReq { head, domain, endpoint, flags, reserved: [0; 4] }.as_bytes())
             }
             Request::Map { domain, run } => {

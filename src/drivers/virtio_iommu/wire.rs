@@ -76,6 +76,9 @@ pub(super) struct ReqTail {
 }
 const _: () = assert!(size_of::<ReqTail>() == 4);
 
+/// The endpoint reaches all memory. Needs `BYPASS_CONFIG`; a domain is made with it or without.
+pub(super) const ATTACH_F_BYPASS: u32 = 1;
+
 /// ATTACH, device-readable part. virtio 1.2 §5.13.6.3.
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]

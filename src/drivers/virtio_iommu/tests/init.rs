@@ -27,7 +27,7 @@ fn only_what_is_used_is_accepted() {
     assert_eq!(rig.machine.status(), ready | DeviceStatus::DRIVER_OK);
     assert_eq!(rig.unit.health(), Health::Good);
     assert_eq!(rig.unit.blocked(), DomainId(0));
-    assert_eq!(rig.unit.alloc_domain(), Ok(DomainId(1)));
+    assert_eq!(rig.unit.alloc_domain(DomainFeatures::empty()), Ok(DomainId(1)));
 }
 
 #[test]
@@ -169,11 +169,14 @@ fn domain_ids_come_from_the_advertised_range() {
     // C-258
     let rig = start(FakeConfig { domain_range: (40, 41), ..config() }, QUICK).unwrap();
     assert_eq!(rig.unit.blocked(), DomainId(40));
-    let only = rig.unit.alloc_domain().unwrap();
+    let only = rig.unit.alloc_domain(DomainFeatures::empty()).unwrap();
     assert_eq!(only, DomainId(41));
-    assert_eq!(rig.unit.alloc_domain().map_err(|error| error.errno()), Err(28));
+    assert_eq!(
+        rig.unit.alloc_domain(DomainFeatures::empty()).map_err(|error| error.errno()),
+        Err(28)
+    );
     rig.unit.free_domain(only);
-    assert_eq!(rig.unit.alloc_domain(), Ok(only));
+    assert_eq!(rig.unit.alloc_domain(DomainFeatures::empty()), Ok(only));
 }
 
 #[test]

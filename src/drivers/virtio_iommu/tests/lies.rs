@@ -41,7 +41,7 @@ fn assert_gone(rig: &Rig, lie: Lie) {
     let (mut space, mut used) = (Space::new(DomainId(77)), Space::new(DomainId(78)));
     used.endpoints = 1;
     assert_eq!(rig.unit.probe(ONE).err(), Some(ProbeError::Io));
-    assert_eq!(rig.unit.alloc_domain(), Err(DomainError::Io));
+    assert_eq!(rig.unit.alloc_domain(DomainFeatures::empty()), Err(DomainError::Io));
     let failure = rig.attach(&[ONE], &mut space).unwrap_err();
     assert_eq!(failure, AttachFailure::untouched(AttachError::Io));
     assert_eq!(rig.map(&mut used, &[page(0, 0)]), Err(MapError::Io));

@@ -14,7 +14,8 @@ use std::vec::Vec;
 use super::{InitError, Options, VirtioIommu};
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::driver::{
-    AttachFailure, DomainId, DomainView, Driver, EndpointId, Gather, Mappings, Run, Target,
+    AttachFailure, DomainFeatures, DomainId, DomainView, Driver, EndpointId, Gather, Mappings, Run,
+    Target,
 };
 use crate::error::{MapError, UnmapError};
 use crate::pool::Pool;
@@ -57,7 +58,13 @@ impl Space {
     }
 
     fn view(&self) -> DomainView<'_> {
-        DomainView { id: self.id, endpoints: self.endpoints, mappings: &self.mappings }
+        DomainView {
+            id: self.id,
+            endpoints: self.endpoints,
+            features: DomainFeatures::empty(),
+            dirty: false,
+            mappings: &self.mappings,
+        }
     }
 }
 
@@ -73,7 +80,7 @@ impl Rig {
     }
 
     fn space(&self) -> Space {
-        Space::new(self.unit.alloc_domain().unwrap())
+        Space::new(self.unit.alloc_domain(DomainFeatures::empty()).unwrap())
     }
 
     fn blocking(&self) -> Space {

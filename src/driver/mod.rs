@@ -10,13 +10,19 @@
 //! Every call that takes a [`DomainView`] is made with that domain's lock held; a driver must not
 //! call back into the API. Drivers lock their own hardware inside, and every wait has an end.
 
+mod counters;
+mod gather;
+mod view;
+
 use bitflags::bitflags;
 
-use crate::addr::{IovaRange, PageSizes, PhysAddr};
-use crate::error::{AttachError, DomainError, MapError, ProbeError, UnmapError};
+pub use counters::Counters;
+pub use gather::Gather;
+pub use view::{DomainFeatures, DomainView, Geometry, Mappings, Run, Target};
+
+use crate::addr::IovaRange;
+use crate::error::{AttachError, DirtyError, DomainError, MapError, ProbeError, UnmapError};
 use crate::fault::DriverFault;
-use crate::prot::Prot;
-use crate::rangemap::RangeMap;
 use crate::reserved::ReservedRegions;
 
 /// The number by which an instance knows a source of DMA: a requester id, a stream id.
@@ -45,52 +51,14 @@ bitflags! {
         const DIRTY_TRACKING = 8;
         /// Interrupts of the devices behind this instance are remapped or isolated from each other.
         const ISOLATED_MSI = 16;
+        /// [`Driver::unmap`] may return before the unit has forgotten the range, so unmaps that are
+        /// gathered cost one invalidation for all (rule C-189).
+        const DEFERRED_UNMAP = 32;
+        /// Firmware blocked DMA before this crate took over (rule C-006).
+        const PRE_BOOT_PROTECTION = 64;
+        /// `Prot::MMIO` can be expressed; without it a mapping with the flag is refused (C-158).
+        const MMIO = 128;
     }
-}
-
-/// What every domain of an instance is like; fixed for the life of the instance (rule D-02).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Geometry {
-    /// Page sizes; the smallest one is the granule of every mapping.
-    pub page_sizes: PageSizes,
-    /// The IOVAs that can be mapped. DMA outside is refused by the unit.
-    pub aperture: IovaRange,
-}
-
-/// One mapping: `range` of IOVAs to the physical memory from `phys` on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Run {
-    /// Where devices see it; first and length are multiples of the granule.
-    pub range: IovaRange,
-    /// Where it is; a multiple of the granule, and the run does not wrap.
-    pub phys: PhysAddr,
-    /// What devices may do with it.
-    pub prot: Prot,
-}
-
-/// What the record of a domain holds for each mapping.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Target {
-    /// The physical address of the first byte.
-    pub phys: PhysAddr,
-    /// What devices may do with it.
-    pub prot: Prot,
-}
-
-/// The record of what a domain maps: our truth, whatever the device says.
-pub type Mappings = RangeMap<Target>;
-
-/// What a driver sees of a domain during a call. The core holds the domain's lock.
-#[derive(Clone, Copy)]
-pub struct DomainView<'a> {
-    /// The driver's number for the domain.
-    pub id: DomainId,
-    /// How many endpoints are attached. A unit that forgets a domain without endpoints is told
-    /// nothing while this is 0, and everything at the attach that ends it.
-    pub endpoints: usize,
-    /// What the domain maps. During [`Driver::map`] it has the new runs already, during
-    /// [`Driver::unmap`] still the old ones.
-    pub mappings: &'a Mappings,
 }
 
 /// Where a failed attach left the endpoint that was refused (rule C-099).
@@ -125,79 +93,6 @@ impl AttachFailure {
     pub const fn untouched(error: AttachError) -> Self {
         Self { error, refused: 0, left: Left::Unchanged, touched: 0 }
     }
-}
-
-/// What one or several deferred unmaps still owe: an invalidation (rules C-183 ff.).
-///
-/// The memory must not be reused, and the IOVAs not be mapped again, before the driver's
-/// [`sync`](Driver::sync) has emptied it.
-#[must_use = "until it is synchronised, a device may still reach the old memory"]
-#[derive(Debug, Default)]
-pub struct Gather {
-    range: Option<IovaRange>,
-}
-
-impl Gather {
-    /// An empty gather.
-    pub const fn new() -> Self {
-        Self { range: None }
-    }
-
-    /// The span of everything added since the last sync, holes included.
-    #[must_use]
-    pub const fn range(&self) -> Option<IovaRange> {
-        self.range
-    }
-
-    /// Adds a range (rule C-184).
-    pub fn add(&mut self, range: IovaRange) {
-        let first = self.range.map_or(range.first(), |old| old.first().min(range.first()));
-        let last = self.range.map_or(range.last(), |old| old.last().max(range.last()));
-        self.range = IovaRange::new(first, last);
-    }
-
-    /// Empties the gather; for drivers, after the invalidation ended.
-    pub fn clear(&mut self) {
-        self.range = None;
-    }
-}
-
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// What a driver did since it was made. Exact; wraps never in practice.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-        #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-        pub struct Counters { $($(#[$doc])* pub $name: u64,)+ }
-
-        impl Counters {
-            /// What happened between `earlier` and this snapshot.
-            #[must_use]
-            pub const fn since(&self, earlier: &Self) -> Self {
-                Self { $($name: self.$name.wrapping_sub(earlier.$name),)+ }
-            }
-        }
-    };
-}
-
-counters! {
-    /// ATTACH requests sent.
-    attach,
-    /// DETACH requests sent.
-    detach,
-    /// MAP requests sent.
-    map,
-    /// UNMAP requests sent.
-    unmap,
-    /// PROBE requests sent.
-    probe,
-    /// Notifies: exits, on a paravirtual unit. The cost that counts first.
-    notifies,
-    /// Requests that the unit answered with an error.
-    refused,
-    /// Fault records taken from the unit.
-    faults,
-    /// Fault records that were malformed and dropped.
-    bad_faults,
 }
 
 /// Whether an instance can be used.
@@ -235,12 +130,24 @@ pub trait Driver: Send + Sync {
     /// The domain that never maps anything: attaching to it is how DMA is blocked (rule D-04).
     fn blocked(&self) -> DomainId;
 
-    /// Takes a number for a new paging domain. Nothing is attached, nothing is mapped.
+    /// The domain in which every IOVA is the physical address of the same value, made at the first
+    /// call and the same ever after (rule C-015). Nothing is mapped into it. The default is
+    /// `Unsupported`: the core then maps the aperture 1:1 in a paging domain (rule C-268).
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`: the unit has no such mode. `NoSpace`, `Io`, as in [`DomainError`].
+    fn identity(&self) -> Result<DomainId, DomainError> {
+        Err(DomainError::Unsupported)
+    }
+
+    /// Takes a number for a new paging domain with these features, which the core has checked
+    /// against [`capabilities`](Self::capabilities). Nothing is attached, nothing is mapped.
     ///
     /// # Errors
     ///
     /// `NoSpace`, `OutOfMemory`, `Unsupported`, `Io`, as in [`DomainError`].
-    fn alloc_domain(&self) -> Result<DomainId, DomainError>;
+    fn alloc_domain(&self, features: DomainFeatures) -> Result<DomainId, DomainError>;
 
     /// Gives a number back. No endpoint is attached to the domain any more.
     fn free_domain(&self, id: DomainId);
@@ -260,8 +167,9 @@ pub trait Driver: Send + Sync {
 
     /// Moves `endpoints` from domain `old` to domain `new`, in order, in one batch.
     ///
-    /// `old` is `None` for endpoints that were never attached. All of them are distinct, none is
-    /// on `new` already, and `new.endpoints` does not count them yet. When this returns `Ok`, each
+    /// `old` is `None` for endpoints that were never attached, or are somewhere unknown. All of them
+    /// are distinct, and `new.endpoints` does not count them yet. None is on `new` already, with one
+    /// exception: an endpoint may be sent to the blocking domain, which is empty, again. When this returns `Ok`, each
     /// translates through `new` with everything that `new.mappings` holds, and nothing of `old` is
     /// used any more (rules C-097, C-103).
     ///
@@ -311,6 +219,37 @@ pub trait Driver: Send + Sync {
     ///
     /// `Io`: it is not known whether it ended; the instance is poisoned.
     fn sync(&self, domain: &DomainView<'_>, gather: &mut Gather) -> Result<(), UnmapError>;
+
+    /// Starts or stops the recording of pages that devices write, on every endpoint of a domain
+    /// that was made with [`DomainFeatures::DIRTY_TRACKING`]; idempotent (rule C-194). Endpoints
+    /// that are attached later follow [`DomainView::dirty`]. The default is `Unsupported`.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`. `Io`: the mode is the old one on every endpoint.
+    fn set_dirty_tracking(&self, domain: &DomainView<'_>, on: bool) -> Result<(), DirtyError> {
+        let _ = (domain, on);
+        Err(DirtyError::Unsupported)
+    }
+
+    /// Hands every page in `range` that was written since it was last cleared to `sink`, and
+    /// clears it if `clear`; then what must be invalidated is added to `gather` (rule C-195).
+    /// The default is `Unsupported`.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`. `Io`: `sink` has seen every page that was cleared.
+    fn read_dirty(
+        &self,
+        domain: &DomainView<'_>,
+        range: IovaRange,
+        clear: bool,
+        sink: &mut dyn FnMut(IovaRange),
+        gather: &mut Gather,
+    ) -> Result<(), DirtyError> {
+        let _ = (domain, range, clear, sink, gather);
+        Err(DirtyError::Unsupported)
+    }
 
     /// Takes the fault records that the unit has ready, at most one queue full, and hands each to
     /// `sink`. Returns how many records are known to be lost since the last call.

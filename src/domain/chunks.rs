@@ -1,0 +1,114 @@
+//! Mapping of a scatter list: chunks of memory, one after another in the I/O address space.
+
+use core::iter;
+
+use heapless::Vec;
+
+use super::{PagingDomain, map};
+use crate::addr::{Iova, IovaRange, PhysAddr};
+use crate::driver::{Run, Target};
+use crate::error::MapError;
+use crate::prot::Prot;
+use crate::sync::RawLock;
+
+/// How many runs go to the driver in one batch.
+const BATCH: usize = 64;
+
+/// A piece of memory of a scatter list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chunk {
+    /// The physical address of its first byte; a multiple of the granule.
+    pub phys: PhysAddr,
+    /// Its length in bytes; a multiple of the granule, not 0.
+    pub len: u64,
+}
+
+impl<R: RawLock> PagingDomain<R> {
+    /// Maps a scatter list (Linux: `iommu_map_sg`): the chunks follow one another from `iova` on,
+    /// and those that are neighbours in memory become one mapping (rule C-173). Returns the range
+    /// that is mapped now.
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map), for any chunk: then nothing of the call is mapped (rule C-174).
+    /// `InvalidArg` also for an empty list or chunk. `Overflow` also when the chunks wrap around
+    /// the end of the I/O address space.
+    pub fn map_chunks(
+        &self,
+        iova: Iova,
+        chunks: &[Chunk],
+        prot: Prot,
+    ) -> Result<IovaRange, MapError> {
+        let geometry = self.geometry();
+        let mut range = None;
+        for (first, chunk) in placed(iova, chunks) {
+            let first = first.ok_or(MapError::Overflow)?;
+            if chunk.len == 0 {
+                return Err(MapError::InvalidArg);
+            }
+            let part = IovaRange::from_len(first, chunk.len).ok_or(MapError::Overflow)?;
+            map::check_run(&geometry, &Run { range: part, phys: chunk.phys, prot })?;
+            range = IovaRange::new(iova, part.last());
+        }
+        let range = range.ok_or(MapError::InvalidArg)?;
+        let mut state = self.lock();
+        if state.is_taken(range) {
+            return Err(MapError::AddrInUse);
+        }
+        self.settle(&mut state, iter::once(range))?;
+        for (done, run) in runs(iova, chunks, prot).enumerate() {
+            let target = Target { phys: run.phys, prot: run.prot };
+            if let Err(refused) = state.mappings.insert(run.range, target) {
+                state.forget(runs(iova, chunks, prot).take(done));
+                return Err(refused.into());
+            }
+        }
+        let driver = self.instance().driver();
+        let mut rest = runs(iova, chunks, prot);
+        let mut sent = None;
+        loop {
+            let batch: Vec<Run, BATCH> = rest.by_ref().take(BATCH).collect();
+            let Some(last) = batch.last() else { return Ok(range) };
+            if let Err(error) = driver.map(&state.view(self.id()), &batch) {
+                if let Some(sent) = sent {
+                    // One run of whole mappings. A unit that refuses to let go is poisoned.
+                    let (view, pending) = state.view_and_pending(self.id());
+                    let _ = driver.unmap(&view, &[sent], pending);
+                    let _ = driver.sync(&view, pending);
+                }
+                state.forget(runs(iova, chunks, prot));
+                return Err(error);
+            }
+            sent = IovaRange::new(iova, last.range.last());
+        }
+    }
+}
+
+/// Each chunk with its place; `None` once the I/O address space has ended.
+fn placed(iova: Iova, chunks: &[Chunk]) -> impl Iterator<Item = (Option<Iova>, Chunk)> + Clone {
+    chunks.iter().scan(Some(iova), |next, chunk| {
+        let first = *next;
+        *next = first.and_then(|first| first.checked_add(chunk.len));
+        Some((first, *chunk))
+    })
+}
+
+/// The chunks as runs, neighbours in memory joined.
+fn runs(iova: Iova, chunks: &[Chunk], prot: Prot) -> impl Iterator<Item = Run> + Clone {
+    let parts = placed(iova, chunks).map_while(move |(first, chunk)| {
+        Some(Run { range: IovaRange::from_len(first?, chunk.len)?, phys: chunk.phys, prot })
+    });
+    let mut parts = parts.peekable();
+    iter::from_fn(move || {
+        let mut run = parts.next()?;
+        while let Some(next) = parts.next_if(|next| end(&run) == Some(next.phys)) {
+            run.range = IovaRange::new(run.range.first(), next.range.last())?;
+        }
+        Some(run)
+    })
+}
+
+/// The physical address behind a run.
+fn end(run: &Run) -> Option<PhysAddr> {
+    run.phys.checked_add(run.range.span())?.checked_add(1)
+}

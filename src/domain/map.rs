@@ -1,0 +1,210 @@
+//! `map` and `unmap`: checks, the record, and what the driver is told. Under the domain's lock.
+
+use heapless::Vec;
+
+use super::{DomainState, PagingDomain};
+use crate::addr::{IovaRange, PhysAddr};
+use crate::driver::{Geometry, Run, Target};
+use crate::error::{MapError, UnmapError};
+use crate::prot::Prot;
+use crate::sync::RawLock;
+
+/// How many ranges go to the driver in one batch of an unmap.
+const UNMAP_BATCH: usize = 64;
+
+/// When the invalidation of an unmap ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// Before the call returns.
+    Now,
+    /// With [`DeferredUnmaps::sync`](super::DeferredUnmaps::sync).
+    Later,
+}
+
+impl<R: RawLock> PagingDomain<R> {
+    /// Maps `range` to the physical memory from `phys` on.
+    ///
+    /// Addresses and length are multiples of the granule. The memory is not touched and no
+    /// reference to it is taken: keeping it alive and pinned is the caller's duty (rule C-172).
+    /// When this returns `Ok` every attached device can use the mapping.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArg`: misaligned, or `prot` allows nothing or mixes `MMIO` with `CACHE`.
+    /// `Overflow`: the physical range wraps. `Range`: outside the aperture. `AddrInUse`: an
+    /// attached device reserves something in the range, or doorbells are mapped there. `Exists`:
+    /// something in the range is mapped. `OutOfMemory`. `Io`: the device refused or did not answer.
+    /// On every error the domain is as it was (rule D-21).
+    pub fn map(&self, range: IovaRange, phys: PhysAddr, prot: Prot) -> Result<(), MapError> {
+        self.map_runs(&[Run { range, phys, prot }])
+    }
+
+    /// Maps several runs in one batch: all of them or none (rule C-174).
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map); `InvalidArg` for an empty list, `Exists` also when two runs of the
+    /// list overlap.
+    pub fn map_runs(&self, runs: &[Run]) -> Result<(), MapError> {
+        if runs.is_empty() {
+            return Err(MapError::InvalidArg);
+        }
+        let geometry = self.geometry();
+        for run in runs {
+            check_run(&geometry, run)?;
+        }
+        let mut state = self.state.lock();
+        if runs.iter().any(|run| state.is_taken(run.range)) {
+            return Err(MapError::AddrInUse);
+        }
+        self.map_checked(&mut state, runs)
+    }
+
+    /// Removes every mapping inside `range` and returns their bytes (at most `u64::MAX`).
+    ///
+    /// Holes are fine, an empty range too: it returns 0. Doorbells stay (rule C-039). When this
+    /// returns `Ok` no device reaches the memory any more, so it may be reused at once (rule
+    /// C-180). Never allocates.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArg`: misaligned, or a mapping straddles an end of `range`; nothing was removed.
+    /// `Io`: the device did not confirm; the mappings of the batch that failed stay in the record,
+    /// the instance is poisoned, and the memory must be kept until it was reset.
+    pub fn unmap(&self, range: IovaRange) -> Result<u64, UnmapError> {
+        self.unmap_ranges(&[range])
+    }
+
+    /// Removes every mapping inside any of `ranges`, in as few batches as the ring allows.
+    ///
+    /// # Errors
+    ///
+    /// As [`unmap`](Self::unmap); `InvalidArg` for any of the ranges means that none was touched.
+    pub fn unmap_ranges(&self, ranges: &[IovaRange]) -> Result<u64, UnmapError> {
+        self.remove(ranges, Sync::Now)
+    }
+
+    pub(super) fn remove(&self, ranges: &[IovaRange], sync: Sync) -> Result<u64, UnmapError> {
+        let geometry = self.geometry();
+        let mut state = self.state.lock();
+        for range in ranges {
+            let cuts = |at| state.mappings.get(at).is_some_and(|(entry, _)| !range.encloses(entry));
+            if !is_whole(&geometry, *range) || cuts(range.first()) || cuts(range.last()) {
+                return Err(UnmapError::InvalidArg);
+            }
+        }
+        let mut bytes = 0_u64;
+        loop {
+            let batch = state.whole_runs(ranges);
+            if batch.is_empty() {
+                return Ok(bytes);
+            }
+            let (view, pending) = state.view_and_pending(self.id);
+            let driver = self.instance.driver();
+            driver.unmap(&view, &batch, pending)?;
+            if sync == Sync::Now {
+                driver.sync(&view, pending)?;
+            }
+            for run in &batch {
+                let mut next = Some(run.first());
+                while let Some((gone, _)) = next.and_then(|first| state.mappings.remove(first)) {
+                    bytes = bytes.saturating_add(gone.len().unwrap_or(u64::MAX));
+                    next = gone.last().checked_add(1).filter(|next| *next <= run.last());
+                }
+            }
+        }
+    }
+
+    /// Puts runs that were checked into the record and sends them; on any error neither happened.
+    pub(super) fn map_checked(
+        &self,
+        state: &mut DomainState,
+        runs: &[Run],
+    ) -> Result<(), MapError> {
+        self.settle(state, runs.iter().map(|run| run.range))?;
+        for (done, run) in runs.iter().enumerate() {
+            let target = Target { phys: run.phys, prot: run.prot };
+            if let Err(refused) = state.mappings.insert(run.range, target) {
+                state.forget(runs.iter().copied().take(done));
+                return Err(refused.into());
+            }
+        }
+        let sent = self.instance.driver().map(&state.view(self.id), runs);
+        if sent.is_err() {
+            state.forget(runs.iter().copied());
+        }
+        sent
+    }
+
+    /// Ends deferred unmaps before one of their IOVAs is used again: a device could otherwise use
+    /// a stale translation to the memory that was there before (rule C-181).
+    pub(super) fn settle(
+        &self,
+        state: &mut DomainState,
+        mut ranges: impl Iterator<Item = IovaRange>,
+    ) -> Result<(), MapError> {
+        let due = state.pending.range();
+        if due.is_some_and(|due| ranges.any(|range| range.overlaps(due))) {
+            let (view, pending) = state.view_and_pending(self.id);
+            self.instance.driver().sync(&view, pending).map_err(|_| MapError::Io)?;
+        }
+        Ok(())
+    }
+}
+
+impl DomainState {
+    /// Whether a caller's mapping may not touch `range`.
+    pub(super) fn is_taken(&self, range: IovaRange) -> bool {
+        self.reserved.conflicts(range) || self.window.is_some_and(|window| window.overlaps(range))
+    }
+
+    pub(super) fn forget(&mut self, runs: impl Iterator<Item = Run>) {
+        for run in runs {
+            self.mappings.remove(run.range.first());
+        }
+    }
+
+    /// The first mappings inside `ranges`, neighbours joined: one UNMAP removes each (rule C-265).
+    fn whole_runs(&self, ranges: &[IovaRange]) -> Vec<IovaRange, UNMAP_BATCH> {
+        let ordered = ranges.is_sorted_by(|one, next| one.last() < next.first());
+        let mut batch: Vec<IovaRange, UNMAP_BATCH> = Vec::new();
+        for (entry, _) in ranges.iter().flat_map(|range| self.mappings.overlapping(*range)) {
+            if self.window.is_some_and(|window| window.encloses(entry)) {
+                continue;
+            }
+            if !ordered && batch.iter().any(|run| run.encloses(entry)) {
+                continue; // the caller named it twice
+            }
+            if let Some(last) = batch.last_mut()
+                && last.last().checked_add(1) == Some(entry.first())
+            {
+                *last = IovaRange::new(last.first(), entry.last()).unwrap_or(*last);
+            } else if batch.push(entry).is_err() {
+                break;
+            }
+        }
+        batch
+    }
+}
+
+/// Whether both ends lie on borders of granules.
+pub(super) fn is_whole(geometry: &Geometry, range: IovaRange) -> bool {
+    let sizes = geometry.page_sizes;
+    sizes.is_aligned(range.first().0) && sizes.is_aligned(range.last().0.wrapping_add(1))
+}
+
+pub(super) fn check_run(geometry: &Geometry, run: &Run) -> Result<(), MapError> {
+    if !run.prot.is_valid()
+        || !is_whole(geometry, run.range)
+        || !geometry.page_sizes.is_aligned(run.phys.0)
+    {
+        return Err(MapError::InvalidArg);
+    }
+    if run.phys.checked_add(run.range.span()).is_none() {
+        return Err(MapError::Overflow);
+    }
+    if !geometry.aperture.encloses(run.range) {
+        return Err(MapError::Range);
+    }
+    Ok(())
+}
