@@ -11,5 +11,6 @@ mod fixture;
 mod groups;
 mod identity;
 mod map;
+mod model;
 mod options;
 mod sweep;
