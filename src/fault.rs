@@ -67,6 +67,38 @@ pub enum Handled {
 
 /// Who is told of the faults in a domain: [`DomainOptions::fault_handler`] (rule C-201).
 ///
+#[cfg_attr(feature = "sim", doc = "```")]
+#[cfg_attr(not(feature = "sim"), doc = "```ignore")]
+/// use iommu::fault::{Fault, FaultHandler, Handled};
+/// # use core::sync::atomic::{AtomicUsize, Ordering};
+/// # use iommu::{addr::*, device::DeviceId, domain::*, driver::EndpointId, group::*, pool::Pool};
+/// # use iommu::{fault::Access, registry::*, sim::Sim};
+/// # static POOL: Pool = Pool::heap();
+/// # let registry = Registry::new(&POOL);
+/// # let sim = Sim::new();
+/// # let iommu = registry.add_instance(sim.driver())?;
+/// # let info = DeviceInfo { id: DeviceId(1), endpoints: &[EndpointId(8)], with: None };
+/// # let group = registry.add_device(&iommu, &info)?;
+///
+/// struct Count(AtomicUsize);
+/// impl FaultHandler for Count {
+///     fn fault(&self, _: &Fault) -> Handled {
+///         self.0.fetch_add(1, Ordering::Relaxed);
+///         Handled::Yes
+///     }
+/// }
+/// static COUNT: Count = Count(AtomicUsize::new(0));
+///
+/// let options = DomainOptions { fault_handler: Some(&COUNT), ..DomainOptions::default() };
+/// let domain = PagingDomain::with_options(&iommu, &POOL, &options)?;
+/// let attached = Group::claim(&group, OwnerId(1))?.attach(&domain).unwrap();
+/// # sim.reach(EndpointId(8), Iova(0x1000), Access::WRITE).unwrap_err();
+/// // From a task, or after the unit's interrupt:
+/// registry.deliver_faults(&iommu, |fault| println!("nobody handled {fault:?}"));
+/// assert_eq!(COUNT.0.load(Ordering::Relaxed), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// [`DomainOptions::fault_handler`]: crate::domain::DomainOptions::fault_handler
 pub trait FaultHandler: Send + Sync {
     /// A device of the domain was refused an access. The access is over: nothing can be resumed.

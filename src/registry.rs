@@ -18,6 +18,29 @@ use crate::reserved::{Full, ReservedKind, ReservedRegions};
 use crate::sync::{Mutex, RawLock, SpinLock};
 
 /// All that is under management. A kernel has one; a test makes its own (rule D-18).
+///
+#[cfg_attr(feature = "sim", doc = "```")]
+#[cfg_attr(not(feature = "sim"), doc = "```ignore")]
+/// use iommu::{device::DeviceId, driver::EndpointId, error::ProbeError, pool::Pool, registry::*};
+///
+/// static POOL: Pool = Pool::heap();
+/// let registry = Registry::new(&POOL);
+/// # let driver = iommu::sim::Sim::new().driver();
+/// let iommu = registry.add_instance(driver)?;
+///
+/// // Two functions that emit the same requester id can't be told apart: one group.
+/// let ids = [EndpointId(0x18)];
+/// let info = |id| DeviceInfo { id: DeviceId(id), endpoints: &ids, with: None };
+/// let one = registry.add_device(&iommu, &info(1))?;
+/// let two = registry.add_device(&iommu, &info(2))?;
+/// assert_eq!(one.id(), two.id());
+///
+/// assert_eq!(registry.remove_instance(&iommu), Err(ProbeError::Exists), "it has devices");
+/// registry.remove_device(DeviceId(1))?;
+/// registry.remove_device(DeviceId(2))?;
+/// registry.remove_instance(&iommu)?;
+/// # Ok::<(), ProbeError>(())
+/// ```
 pub struct Registry<R: RawLock = SpinLock> {
     pool: &'static Pool,
     state: Mutex<R, State<R>>,

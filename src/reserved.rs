@@ -40,6 +40,18 @@ pub struct Full;
 
 /// A table of reserved regions, sorted by start and kind; equal kinds that overlap or touch are
 /// one entry (rule C-033).
+///
+/// ```
+/// use iommu::{addr::*, reserved::*};
+///
+/// let at = |first, len| IovaRange::from_len(Iova(first), len).unwrap();
+/// let mut regions = ReservedRegions::new();
+/// for range in [at(0xfee0_0000, 0x8_0000), at(0xfee8_0000, 0x8_0000)] {
+///     regions.add(ReservedRegion { range, kind: ReservedKind::Msi }).unwrap();
+/// }
+/// assert_eq!(regions.as_slice().len(), 1, "they touch");
+/// assert!(regions.conflicts(at(0xfeef_f000, 0x2000)));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReservedRegions {
     regions: Vec<ReservedRegion, MAX_RESERVED>,

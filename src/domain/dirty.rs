@@ -11,6 +11,30 @@ impl<R: RawLock> PagingDomain<R> {
     /// before, so that the first report is a clean one (rule C-194). Nothing happens if the mode
     /// is the same already.
     ///
+    #[cfg_attr(feature = "sim", doc = "```")]
+    #[cfg_attr(not(feature = "sim"), doc = "```ignore")]
+    /// # use iommu::{addr::*, device::DeviceId, domain::*, driver::*, group::*, pool::Pool};
+    /// # use iommu::{fault::Access, prot::Prot, registry::*, sim::*};
+    /// # static POOL: Pool = Pool::heap();
+    /// # let registry = Registry::new(&POOL);
+    /// # let sim = Sim::with(SimConfig { capabilities: Capabilities::DIRTY_TRACKING, ..Default::default() });
+    /// # let iommu = registry.add_instance(sim.driver())?;
+    /// # let info = DeviceInfo { id: DeviceId(1), endpoints: &[EndpointId(8)], with: None };
+    /// # let group = registry.add_device(&iommu, &info)?;
+    /// let options = DomainOptions { features: DomainFeatures::DIRTY_TRACKING, ..Default::default() };
+    /// let domain = PagingDomain::with_options(&iommu, &POOL, &options)?; // where the unit can
+    /// let pages = IovaRange::from_len(Iova(0x10_0000), 8 * 0x1000).unwrap();
+    /// domain.map(pages, PhysAddr(0x8000_0000), Prot::RW)?;
+    /// let attached = Group::claim(&group, OwnerId(1))?.attach(&domain).unwrap();
+    ///
+    /// domain.set_dirty_tracking(true)?;
+    /// # sim.reach(EndpointId(8), Iova(0x10_2000), Access::WRITE).unwrap();
+    /// let mut bitmap = [0; 1];
+    /// domain.read_dirty(pages, 0x1000, true, &mut bitmap)?;
+    /// assert_eq!(bitmap, [0b100], "the device wrote the third page");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// `Unsupported`: the domain was made without

@@ -24,6 +24,24 @@ use crate::sync::{RawLock, SpinLock};
 ///
 /// Counted: several drivers may use a group at the same time, and nobody can claim it meanwhile.
 /// Dropping the last one blocks the group again, except for direct regions.
+///
+#[cfg_attr(feature = "sim", doc = "```")]
+#[cfg_attr(not(feature = "sim"), doc = "```ignore")]
+/// # use iommu::{addr::*, device::DeviceId, domain::*, driver::EndpointId, group::*, pool::Pool};
+/// # use iommu::{prot::Prot, registry::*, sim::Sim};
+/// # static POOL: Pool = Pool::heap();
+/// # let registry = Registry::new(&POOL);
+/// # let iommu = registry.add_instance(Sim::new().driver())?;
+/// # let info = DeviceInfo { id: DeviceId(1), endpoints: &[EndpointId(8)], with: None };
+/// # let group = registry.add_device(&iommu, &info)?;
+/// let used = Group::use_default(&group)?;
+/// let buffer = IovaRange::from_len(Iova(0x1000), 0x1000).unwrap();
+/// used.domain().map(buffer, PhysAddr(0x8000_0000), Prot::RW)?;
+/// assert_eq!(Group::claim(&group, OwnerId(1)).unwrap_err().errno(), 1, "a driver uses it");
+/// used.domain().unmap(buffer)?;
+/// drop(used); // blocked
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping it ends the use"]
 pub struct DmaUse<R: RawLock = SpinLock> {
     group: Shared<Group<R>>,

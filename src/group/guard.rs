@@ -142,6 +142,24 @@ impl<R: RawLock> Attachment<R> {
     /// physical address `doorbell`: what the host puts into the device's MSI table (rules C-039,
     /// C-040, C-043).
     ///
+    #[cfg_attr(feature = "sim", doc = "```")]
+    #[cfg_attr(not(feature = "sim"), doc = "```ignore")]
+    /// # use iommu::{addr::*, device::DeviceId, domain::*, driver::EndpointId, group::*, pool::Pool};
+    /// # use iommu::{prot::Prot, registry::*, sim::Sim};
+    /// # static POOL: Pool = Pool::heap();
+    /// # let registry = Registry::new(&POOL);
+    /// # let iommu = registry.add_instance(Sim::new().driver())?;
+    /// # let window = IovaRange::from_len(Iova(0x800_0000), 0x10_0000).unwrap();
+    /// # let info = DeviceInfo { id: DeviceId(1), endpoints: &[EndpointId(8)], with: None };
+    /// # let group = registry.add_device(&iommu, &info)?;
+    /// let options = DomainOptions { msi_window: Some(window), ..DomainOptions::default() };
+    /// let domain = PagingDomain::with_options(&iommu, &POOL, &options)?;
+    /// let attached = Group::claim(&group, OwnerId(1))?.attach(&domain).unwrap();
+    /// let address = attached.map_doorbell(PhysAddr(0x802_0040))?;
+    /// assert_eq!(address, Iova(0x800_0040), "what goes into the device's MSI table");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// Where the group's hardware passes interrupts by, that is `doorbell` itself and nothing is
     /// mapped; else its page is mapped in the domain's window.
     ///

@@ -52,6 +52,33 @@ pub struct OwnerId(pub u64);
 /// A set of devices that attach and detach together (Linux: `struct iommu_group`).
 ///
 /// Made by [`Registry::add_device`](crate::registry::Registry::add_device).
+///
+#[cfg_attr(feature = "sim", doc = "```")]
+#[cfg_attr(not(feature = "sim"), doc = "```ignore")]
+/// # use iommu::{addr::*, device::DeviceId, domain::*, driver::EndpointId, group::*, pool::Pool};
+/// # use iommu::{prot::Prot, registry::*, sim::Sim};
+/// # static POOL: Pool = Pool::heap();
+/// # let registry = Registry::new(&POOL);
+/// # let iommu = registry.add_instance(Sim::new().driver())?;
+/// # let info = DeviceInfo { id: DeviceId(1), endpoints: &[EndpointId(8)], with: None };
+/// # let group = registry.add_device(&iommu, &info)?;
+/// let ownership = Group::claim(&group, OwnerId(1))?; // blocked, and nobody else can claim it
+/// assert_eq!(Group::claim(&group, OwnerId(2)).unwrap_err().errno(), 1);
+///
+/// let (one, two) = (PagingDomain::new(&iommu, &POOL)?, PagingDomain::new(&iommu, &POOL)?);
+/// let mut attached = ownership.attach(&one).unwrap();
+/// attached.replace(&two)?; // straight from one to the other
+/// let ownership = attached.detach(); // blocked again, still owned
+/// assert!(matches!(group.current(), Current::Blocked));
+///
+/// // An attach that is refused gives the ownership back.
+/// let other = registry.add_instance(Sim::new().driver())?;
+/// let foreign = PagingDomain::new(&other, &POOL)?;
+/// let refused = ownership.attach(&foreign).unwrap_err();
+/// assert!(refused.error.is_soft(), "124: another domain may work");
+/// let attached = refused.ownership.attach(&one).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Group<R: RawLock = SpinLock> {
     pub(crate) link: Link,
     id: GroupId,
