@@ -6,7 +6,7 @@
 //! 1. **drivers** that talk to an IOMMU: [`drivers::virtio_iommu`], over PCI and MMIO;
 //! 2. the **IOMMU API**: a [`Registry`](registry::Registry) of instances and devices, their
 //!    [`Group`](group::Group)s, [`PagingDomain`](domain::PagingDomain)s; attach, detach, map, unmap,
-//!    [faults](registry::Fault);
+//!    [faults](fault::Fault);
 //! 3. the **type1 [`Container`](container::Container)**: one user's memory for several groups, with
 //!    the attach routine that tries the existing domains first and allocates last.
 //!

@@ -62,7 +62,7 @@ pub struct DomainView<'a> {
     pub features: DomainFeatures,
     /// Whether pages that devices write are to be recorded now.
     pub dirty: bool,
-    /// What the domain maps. During [`Driver::map`] it has the new runs already, during
-    /// [`Driver::unmap`] still the old ones.
+    /// What the domain maps. During [`Driver::map`](super::Driver::map) it has the new runs already, during
+    /// [`Driver::unmap`](super::Driver::unmap) still the old ones.
     pub mappings: &'a Mappings,
 }

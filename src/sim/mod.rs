@@ -1,4 +1,4 @@
-//! The software IOMMU: a second, real [`Driver`], in memory, for tests. Feature `sim`.
+//! The software IOMMU: a second, real [`Driver`](crate::driver::Driver), in memory, for tests. Feature `sim`.
 //!
 //! It behaves like a paravirtual unit: a domain exists in it only while an endpoint is attached,
 //! so mappings are replayed; what a device reaches is decided by the unit's own tables, not by the
