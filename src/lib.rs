@@ -66,6 +66,7 @@ pub mod group;
 pub mod instance;
 mod list;
 pub mod pci;
+pub mod plan;
 pub mod platform;
 pub mod pool;
 pub mod prot;
