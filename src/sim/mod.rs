@@ -175,7 +175,12 @@ impl Sim {
     /// Refuses the `n`-th request from now on; 0 is the next one. A request is one ATTACH, MAP,
     /// UNMAP or PROBE of one endpoint or range.
     pub fn refuse(&self, n: u64, refusal: Refusal) {
-        self.unit().plan(n, refusal);
+        self.unit().plan(&[n], refusal);
+    }
+
+    /// As [`refuse`](Self::refuse), for several requests: an undo that fails, but not all of it.
+    pub fn refuse_each(&self, numbers: &[u64], refusal: Refusal) {
+        self.unit().plan(numbers, refusal);
     }
 
     /// Ends the plan of [`refuse`](Self::refuse) and returns how many requests it refused.

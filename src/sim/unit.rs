@@ -11,6 +11,15 @@ use crate::fault::{Access, DriverFault, FaultReason};
 use crate::prot::Prot;
 use crate::reserved::ReservedRegions;
 
+/// Which requests to refuse.
+#[derive(Debug)]
+struct Plan {
+    /// The number of the next request.
+    next: u64,
+    numbers: BTreeSet<u64>,
+    refusal: Refusal,
+}
+
 /// The size of the pages whose writes are recorded, in bytes.
 const PAGE: u64 = 4096;
 
@@ -36,13 +45,14 @@ pub(super) struct Unit {
     pub(super) faults: Vec<DriverFault>,
     pub(super) counters: Counters,
     pub(super) broken: bool,
-    plan: Option<(u64, Refusal)>,
+    plan: Option<Plan>,
     refused: u64,
 }
 
 impl Unit {
-    pub(super) fn plan(&mut self, n: u64, refusal: Refusal) {
-        self.plan = Some((n, refusal));
+    pub(super) fn plan(&mut self, numbers: &[u64], refusal: Refusal) {
+        let numbers = numbers.iter().copied().collect();
+        self.plan = Some(Plan { next: 0, numbers, refusal });
         self.refused = 0;
     }
 
@@ -62,22 +72,16 @@ impl Unit {
             Call::Sync { .. } | Call::Track { .. } | Call::ReadDirty { .. } => &mut 0,
         };
         *count += 1;
-        match &mut self.plan {
-            Some((0, refusal)) => {
-                let refusal = *refusal;
-                if !refusal.then_all {
-                    self.plan = None;
-                }
-                self.refused += 1;
-                self.counters.refused += 1;
-                Err(refusal)
-            }
-            Some((left, _)) => {
-                *left -= 1;
-                Ok(())
-            }
-            None => Ok(()),
+        let Some(Plan { next, numbers, refusal }) = &mut self.plan else { return Ok(()) };
+        let number = *next;
+        *next += 1;
+        let after = refusal.then_all && numbers.first().is_some_and(|first| *first < number);
+        if !numbers.contains(&number) && !after {
+            return Ok(());
         }
+        self.refused += 1;
+        self.counters.refused += 1;
+        Err(*refusal)
     }
 
     pub(super) fn alloc(&mut self, limit: usize) -> Result<DomainId, DomainError> {

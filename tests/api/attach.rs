@@ -167,6 +167,7 @@ fn a_failed_undo_poisons_the_group_and_leaves_nobody_on_a_third_domain() {
 
 #[test]
 fn a_failed_undo_ends_with_the_group_blocked_where_the_unit_obeys() {
+    // C-134, C-135: requests 0, 1 are the ATTACHes, 2 the replay; 3 is the first one of the undo
     let world = World::new();
     let group = world.device(1, &[8, 9]);
     let (old, new) = (world.domain(), world.domain());
@@ -174,12 +175,58 @@ fn a_failed_undo_ends_with_the_group_blocked_where_the_unit_obeys() {
         domain.map(pages(0x1000, 1), PhysAddr(0xa000), Prot::RW).unwrap();
     }
     let mut attached = claim(&group).attach(&old).unwrap();
-    // Refused: the replay's MAP, then the first re-attach. Blocking is obeyed.
     world.sim.refuse(2, Refusal::ONCE);
     assert_eq!(attached.replace(&new), Err(AttachError::Io));
-    assert_eq!(world.sim.refuse_none(), 1);
-    assert!(!group.is_poisoned(), "the undo worked");
+    assert_eq!((world.sim.refuse_none(), group.is_poisoned()), (1, false), "the control");
     assert_eq!(world.reaches(8, 0x1000, Access::READ), Some(PhysAddr(0xa000)));
+    world.sim.refuse_each(&[2, 3], Refusal::ONCE);
+    assert_eq!(attached.replace(&new), Err(AttachError::Io));
+    assert_eq!((world.sim.refuse_none(), group.is_poisoned()), (2, true));
+    for endpoint in [8, 9] {
+        assert_eq!(world.reaches(endpoint, 0x1000, Access::READ), None, "endpoint {endpoint}");
+    }
+    assert_eq!((old.endpoint_count(), new.endpoint_count()), (0, 0), "both proven blocked");
+}
+
+#[test]
+fn what_a_refused_block_left_behind_is_sent_again_one_by_one() {
+    // C-129: endpoint 8 obeyed, 9 was refused once; 8 is not sent a second time (C-101)
+    let world = World::new();
+    let group = world.device(1, &[8, 9, 10]);
+    let domain = world.domain();
+    domain.map(pages(0x1000, 1), PhysAddr(0xa000), Prot::RW).unwrap();
+    let attached = claim(&group).attach(&domain).unwrap();
+    let _ = world.sim.take_log();
+    world.sim.refuse(1, Refusal::ONCE);
+    drop(attached);
+    assert_eq!((world.sim.refuse_none(), group.is_poisoned()), (1, false));
+    let sent: Vec<_> = world.sim.take_log().iter().map(endpoint_of).collect();
+    assert_eq!(sent, [8, 9, 9, 10]);
+    for endpoint in [8, 9, 10] {
+        assert_eq!(world.reaches(endpoint, 0x1000, Access::READ), None);
+    }
+    assert_eq!(domain.endpoint_count(), 0);
+}
+
+#[test]
+fn a_removed_device_of_a_poisoned_group_is_blocked_if_the_unit_obeys_now() {
+    // C-093, C-135
+    let world = World::new();
+    let group = world.device(1, &[8]);
+    let domain = world.domain();
+    domain.map(pages(0x1000, 1), PhysAddr(0xa000), Prot::RW).unwrap();
+    let attached = claim(&group).attach(&domain).unwrap();
+    world.sim.refuse(0, Refusal { left: Left::Unchanged, ..Refusal::FOREVER });
+    drop(attached);
+    assert!(world.sim.refuse_none() > 0 && group.is_poisoned());
+    assert_eq!(world.reaches(8, 0x1000, Access::READ), Some(PhysAddr(0xa000)), "it did not obey");
+    world.registry.remove_device(DeviceId(1)).unwrap();
+    assert_eq!(world.reaches(8, 0x1000, Access::READ), None);
+}
+
+fn endpoint_of(call: &Call) -> u32 {
+    let Call::Attach { endpoint, .. } = call else { panic!("{call:?}") };
+    endpoint.0
 }
 
 #[test]

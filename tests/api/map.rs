@@ -152,3 +152,20 @@ fn an_unmap_that_is_not_confirmed_keeps_the_record_and_poisons() {
     assert_eq!(world.instance.health(), iommu::driver::Health::Poisoned);
     drop(attached);
 }
+
+#[test]
+fn a_range_that_is_named_twice_counts_and_goes_once() {
+    // D-22
+    let world = World::new();
+    let domain = world.domain();
+    let _attached = claim(&world.device(1, &[8])).attach(&domain).unwrap();
+    for n in 0..3 {
+        domain.map(pages(0x1000 + n * 0x1000, 1), PhysAddr(n << 16), Prot::RW).unwrap();
+    }
+    let before = world.instance.counters();
+    let ranges = [pages(0x1000, 2), pages(0x2000, 2), pages(0x1000, 1), pages(0x8000, 1)];
+    assert_eq!(domain.unmap_ranges(&ranges), Ok(0x3000));
+    let sent = world.instance.counters().since(&before);
+    assert_eq!(sent.unmap, 1, "neighbours in one request");
+    assert_eq!(domain.mapping_count(), 0);
+}

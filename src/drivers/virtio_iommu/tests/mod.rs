@@ -4,6 +4,7 @@ mod attach;
 mod batch;
 mod core_moves;
 mod events;
+mod identity;
 mod init;
 mod lies;
 mod probing;
