@@ -205,6 +205,8 @@ errors! {
         Range = ERANGE, "outside the aperture of the domain";
         /// Something in the range is mapped already; it is untouched. `EEXIST`.
         Exists = EEXIST, "the range is mapped already";
+        /// Too many calls that don't wait are on their way in this domain. `EBUSY`.
+        Busy = EBUSY, "too many maps and unmaps of the domain are on their way";
         /// The range touches a reserved region of an attached device, or the domain's window for
         /// doorbells (rule D-28). `EADDRINUSE`.
         AddrInUse = EADDRINUSE, "the range touches a reserved region or the window for doorbells";
@@ -250,6 +252,8 @@ errors! {
         /// Misaligned, or a mapping straddles an end of the range; nothing was removed
         /// (rules C-179, D-22). `EINVAL`.
         InvalidArg = EINVAL, "misaligned, or a mapping straddles an end of the range";
+        /// Too many calls that don't wait are on their way in this domain. `EBUSY`.
+        Busy = EBUSY, "too many maps and unmaps of the domain are on their way";
         /// The device did not confirm: it may still reach the memory. The mappings stay in the
         /// record, and the instance is poisoned. `EIO`.
         Io = EIO, "the IOMMU failed or did not answer; its memory may still be reached";
@@ -321,7 +325,7 @@ impl From<MapError> for ProbeError {
             MapError::InvalidArg | MapError::Overflow | MapError::Range => Self::InvalidArg,
             MapError::Exists | MapError::AddrInUse => Self::AddrInUse,
             MapError::OutOfMemory => Self::OutOfMemory,
-            MapError::Io => Self::Io,
+            MapError::Busy | MapError::Io => Self::Io,
         }
     }
 }

@@ -4,15 +4,13 @@ use core::iter;
 
 use heapless::Vec;
 
-use super::{PagingDomain, map};
+use super::map::{self, BATCH};
+use super::{DomainState, PagingDomain};
 use crate::addr::{Iova, IovaRange, PhysAddr};
-use crate::driver::{Run, Target};
+use crate::driver::{Geometry, Run, Target};
 use crate::error::MapError;
 use crate::prot::Prot;
 use crate::sync::RawLock;
-
-/// How many runs go to the driver in one batch.
-const BATCH: usize = 64;
 
 /// A piece of memory of a scatter list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,30 +37,9 @@ impl<R: RawLock> PagingDomain<R> {
         chunks: &[Chunk],
         prot: Prot,
     ) -> Result<IovaRange, MapError> {
-        let geometry = self.geometry();
-        let mut range = None;
-        for (first, chunk) in placed(iova, chunks) {
-            let first = first.ok_or(MapError::Overflow)?;
-            if chunk.len == 0 {
-                return Err(MapError::InvalidArg);
-            }
-            let part = IovaRange::from_len(first, chunk.len).ok_or(MapError::Overflow)?;
-            map::check_run(&geometry, &Run { range: part, phys: chunk.phys, prot })?;
-            range = IovaRange::new(iova, part.last());
-        }
-        let range = range.ok_or(MapError::InvalidArg)?;
+        let range = check(&self.geometry(), iova, chunks, prot)?;
         let mut state = self.lock();
-        if state.is_taken(range) {
-            return Err(MapError::AddrInUse);
-        }
-        self.settle(&mut state, iter::once(range))?;
-        for (done, run) in runs(iova, chunks, prot).enumerate() {
-            let target = Target { phys: run.phys, prot: run.prot };
-            if let Err(refused) = state.mappings.insert(run.range, target) {
-                state.forget(runs(iova, chunks, prot).take(done));
-                return Err(refused.into());
-            }
-        }
+        self.record(&mut state, range, chunks, prot)?;
         let driver = self.instance().driver();
         let mut rest = runs(iova, chunks, prot);
         let mut sent = None;
@@ -82,6 +59,48 @@ impl<R: RawLock> PagingDomain<R> {
             sent = IovaRange::new(iova, last.range.last());
         }
     }
+    /// Puts the chunks, which [`check`] allowed for `range`, into the record. Nothing is sent.
+    pub(super) fn record(
+        &self,
+        state: &mut DomainState,
+        range: IovaRange,
+        chunks: &[Chunk],
+        prot: Prot,
+    ) -> Result<(), MapError> {
+        if state.is_taken(range) {
+            return Err(MapError::AddrInUse);
+        }
+        self.settle(state, iter::once(range))?;
+        let iova = range.first();
+        for (done, run) in runs(iova, chunks, prot).enumerate() {
+            let target = Target { phys: run.phys, prot: run.prot };
+            if let Err(refused) = state.mappings.insert(run.range, target) {
+                state.forget(runs(iova, chunks, prot).take(done));
+                return Err(refused.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the chunks can be mapped from `iova` on, and the range that they fill.
+pub(super) fn check(
+    geometry: &Geometry,
+    iova: Iova,
+    chunks: &[Chunk],
+    prot: Prot,
+) -> Result<IovaRange, MapError> {
+    let mut range = None;
+    for (first, chunk) in placed(iova, chunks) {
+        let first = first.ok_or(MapError::Overflow)?;
+        if chunk.len == 0 {
+            return Err(MapError::InvalidArg);
+        }
+        let part = IovaRange::from_len(first, chunk.len).ok_or(MapError::Overflow)?;
+        map::check_run(geometry, &Run { range: part, phys: chunk.phys, prot })?;
+        range = IovaRange::new(iova, part.last());
+    }
+    range.ok_or(MapError::InvalidArg)
 }
 
 /// Each chunk with its place; `None` once the I/O address space has ended.

@@ -9,8 +9,8 @@ use crate::error::{MapError, UnmapError};
 use crate::prot::Prot;
 use crate::sync::RawLock;
 
-/// How many ranges go to the driver in one batch of an unmap.
-const UNMAP_BATCH: usize = 64;
+/// How many runs or ranges go to the driver in one batch.
+pub(super) const BATCH: usize = 64;
 
 /// When the invalidation of an unmap ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,11 +87,9 @@ impl<R: RawLock> PagingDomain<R> {
     pub(super) fn remove(&self, ranges: &[IovaRange], sync: Sync) -> Result<u64, UnmapError> {
         let geometry = self.geometry();
         let mut state = self.state.lock();
+        self.land(&mut state, |flight| ranges.iter().any(|range| flight.overlaps(*range)));
         for range in ranges {
-            let cuts = |at| state.mappings.get(at).is_some_and(|(entry, _)| !range.encloses(entry));
-            if !is_whole(&geometry, *range) || cuts(range.first()) || cuts(range.last()) {
-                return Err(UnmapError::InvalidArg);
-            }
+            state.check_cuts(&geometry, *range)?;
         }
         let mut bytes = 0_u64;
         loop {
@@ -106,11 +104,7 @@ impl<R: RawLock> PagingDomain<R> {
                 driver.sync(&view, pending)?;
             }
             for run in &batch {
-                let mut next = Some(run.first());
-                while let Some((gone, _)) = next.and_then(|first| state.mappings.remove(first)) {
-                    bytes = bytes.saturating_add(gone.len().unwrap_or(u64::MAX));
-                    next = gone.last().checked_add(1).filter(|next| *next <= run.last());
-                }
+                bytes = bytes.saturating_add(state.remove_run(*run));
             }
         }
     }
@@ -141,8 +135,9 @@ impl<R: RawLock> PagingDomain<R> {
     pub(super) fn settle(
         &self,
         state: &mut DomainState,
-        mut ranges: impl Iterator<Item = IovaRange>,
+        mut ranges: impl Iterator<Item = IovaRange> + Clone,
     ) -> Result<(), MapError> {
+        self.land(state, |flight| ranges.clone().any(|range| flight.overlaps(range)));
         let due = state.pending.range();
         if due.is_some_and(|due| ranges.any(|range| range.overlaps(due))) {
             let (view, pending) = state.view_and_pending(self.id);
@@ -158,6 +153,44 @@ impl DomainState {
         self.reserved.conflicts(range) || self.window.is_some_and(|window| window.overlaps(range))
     }
 
+    /// Whether a range can be unmapped: whole granules, and no mapping straddles an end.
+    pub(super) fn check_cuts(
+        &self,
+        geometry: &Geometry,
+        range: IovaRange,
+    ) -> Result<(), UnmapError> {
+        let cuts = |at| self.mappings.get(at).is_some_and(|(entry, _)| !range.encloses(entry));
+        if !is_whole(geometry, range) || cuts(range.first()) || cuts(range.last()) {
+            return Err(UnmapError::InvalidArg);
+        }
+        Ok(())
+    }
+
+    /// Takes the adjacent mappings of a run out of the record; how many bytes they were.
+    fn remove_run(&mut self, run: IovaRange) -> u64 {
+        let mut bytes = 0_u64;
+        let mut next = Some(run.first());
+        while let Some((gone, _)) = next.and_then(|first| self.mappings.remove(first)) {
+            bytes = bytes.saturating_add(gone.len().unwrap_or(u64::MAX));
+            next = gone.last().checked_add(1).filter(|next| *next <= run.last());
+        }
+        bytes
+    }
+
+    /// Takes every mapping inside a range out of the record, doorbells excepted.
+    pub(super) fn remove_inside(&mut self, range: IovaRange) -> u64 {
+        let mut bytes = 0_u64;
+        loop {
+            let batch = self.whole_runs(&[range]);
+            if batch.is_empty() {
+                return bytes;
+            }
+            for run in batch {
+                bytes = bytes.saturating_add(self.remove_run(run));
+            }
+        }
+    }
+
     pub(super) fn forget(&mut self, runs: impl Iterator<Item = Run>) {
         for run in runs {
             self.mappings.remove(run.range.first());
@@ -165,9 +198,9 @@ impl DomainState {
     }
 
     /// The first mappings inside `ranges`, neighbours joined: one UNMAP removes each (rule C-265).
-    fn whole_runs(&self, ranges: &[IovaRange]) -> Vec<IovaRange, UNMAP_BATCH> {
+    pub(super) fn whole_runs(&self, ranges: &[IovaRange]) -> Vec<IovaRange, BATCH> {
         let ordered = ranges.is_sorted_by(|one, next| one.last() < next.first());
-        let mut batch: Vec<IovaRange, UNMAP_BATCH> = Vec::new();
+        let mut batch: Vec<IovaRange, BATCH> = Vec::new();
         for (entry, _) in ranges.iter().flat_map(|range| self.mappings.overlapping(*range)) {
             if self.window.is_some_and(|window| window.encloses(entry)) {
                 continue;

@@ -6,6 +6,7 @@
 //! | map, unmap | `map.rs` |
 //! | map of a scatter list | `chunks.rs` |
 //! | unmaps that share one invalidation | `deferred.rs` |
+//! | maps and unmaps that nobody waits for | `flights.rs` |
 //! | the window for interrupt doorbells | `msi.rs` |
 //! | attached devices and what they reserve | `members.rs` |
 //! | 1:1 mappings for firmware's regions | `direct.rs` |
@@ -19,6 +20,7 @@ mod chunks;
 mod deferred;
 mod direct;
 mod dirty;
+mod flights;
 mod map;
 mod members;
 mod msi;
@@ -30,6 +32,7 @@ use lock_api::MutexGuard;
 pub use chunks::Chunk;
 pub use deferred::DeferredUnmaps;
 pub(crate) use direct::Added;
+pub use flights::{MAX_FLIGHTS, PendingMap, PendingUnmap};
 pub(crate) use members::Admission;
 
 use crate::addr::{Iova, IovaRange, PhysAddr};
@@ -97,6 +100,10 @@ pub(crate) struct DomainState {
     pending: Gather,
     /// Whether dirty pages are recorded.
     dirty: bool,
+    /// Started calls.
+    flights: flights::Flights,
+    /// The number of the newest one.
+    serial: u64,
 }
 
 /// What a domain is made with; fixed for its life (rules D-30, D-31). [`Default`] is a plain one.
@@ -172,6 +179,8 @@ impl<R: RawLock> PagingDomain<R> {
             window,
             pending: Gather::new(),
             dirty: false,
+            flights: flights::Flights::new(),
+            serial: 0,
         };
         let instance = instance.clone();
         let domain =

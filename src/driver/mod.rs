@@ -13,12 +13,14 @@
 mod counters;
 mod gather;
 mod view;
+mod work;
 
 use bitflags::bitflags;
 
 pub use counters::Counters;
 pub use gather::Gather;
 pub use view::{DomainFeatures, DomainView, Geometry, Mappings, Run, Target};
+pub use work::{Progress, Start, Ticket, Work};
 
 use crate::addr::IovaRange;
 use crate::error::{AttachError, DirtyError, DomainError, MapError, ProbeError, UnmapError};
@@ -219,6 +221,20 @@ pub trait Driver: Send + Sync {
     ///
     /// `Io`: it is not known whether it ended; the instance is poisoned.
     fn sync(&self, domain: &DomainView<'_>, gather: &mut Gather) -> Result<(), UnmapError>;
+
+    /// Begins a map or an unmap without waiting for the unit. A later call that waits, of any kind,
+    /// comes after what was begun. The default is [`Start::Unsupported`]: then the core waits.
+    fn start(&self, domain: &DomainView<'_>, work: Work<'_>) -> Start {
+        let _ = (domain, work);
+        Start::Unsupported
+    }
+
+    /// How far the work of `ticket` has come. After its end the ticket means nothing any more.
+    /// Like every wait, the work ends: at its limit the instance is poisoned.
+    fn progress(&self, ticket: Ticket) -> Progress {
+        let _ = ticket;
+        Progress::Failed
+    }
 
     /// Starts or stops the recording of pages that devices write, on every endpoint of a domain
     /// that was made with [`DomainFeatures::DIRTY_TRACKING`]; idempotent (rule C-194). Endpoints

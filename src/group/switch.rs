@@ -53,13 +53,19 @@ impl<'a, R: RawLock> Side<'a, R> {
         match place {
             Current::Blocked => Self::Fixed(instance.blocked()),
             Current::Identity => Self::Fixed(instance.made_identity()),
-            Current::Paging(domain) => Self::Paging(domain.id(), domain.lock()),
+            Current::Paging(domain) => {
+                let mut state = domain.lock();
+                domain.land_all(&mut state);
+                Self::Paging(domain.id(), state)
+            }
         }
     }
 
     fn lock_pair(instance: &'a Instance<R>, from: &'a Current<R>, to: &'a Current<R>) -> [Self; 2] {
         if let (Current::Paging(from), Current::Paging(to)) = (from, to) {
-            let (from_state, to_state) = lock_both(from, to);
+            let (mut from_state, mut to_state) = lock_both(from, to);
+            from.land_all(&mut from_state);
+            to.land_all(&mut to_state);
             return [Self::Paging(from.id(), from_state), Self::Paging(to.id(), to_state)];
         }
         [Self::lock(instance, from), Self::lock(instance, to)]

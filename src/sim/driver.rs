@@ -6,7 +6,7 @@ use super::{BLOCKED, Call, IDENTITY, Refusal, SimConfig, SimDriver};
 use crate::addr::IovaRange;
 use crate::driver::{
     AttachFailure, Capabilities, Counters, DomainFeatures, DomainId, DomainView, Driver,
-    EndpointId, Gather, Geometry, Health, Left, Run,
+    EndpointId, Gather, Geometry, Health, Left, Progress, Run, Start, Ticket, Work,
 };
 use crate::error::{AttachError, DirtyError, DomainError, MapError, ProbeError, UnmapError};
 use crate::fault::DriverFault;
@@ -59,6 +59,7 @@ impl Driver for SimDriver {
         _old: Option<DomainId>,
     ) -> Result<(), AttachFailure> {
         let mut unit = self.sim.unit();
+        unit.work_off();
         unit.counters.notifies += 1;
         for (index, endpoint) in endpoints.iter().enumerate() {
             if let Err(refusal) = unit.attach(*endpoint, new.id) {
@@ -86,6 +87,7 @@ impl Driver for SimDriver {
             return Ok(());
         }
         let mut unit = self.sim.unit();
+        unit.work_off();
         unit.counters.notifies += 1;
         for (done, run) in runs.iter().enumerate() {
             if let Err(refusal) = unit.map(domain.id, *run) {
@@ -109,6 +111,7 @@ impl Driver for SimDriver {
             return Ok(());
         }
         let mut unit = self.sim.unit();
+        unit.work_off();
         unit.counters.notifies += 1;
         for range in ranges {
             if unit.unmap(domain.id, *range).is_err() {
@@ -127,6 +130,7 @@ impl Driver for SimDriver {
     fn sync(&self, domain: &DomainView<'_>, gather: &mut Gather) -> Result<(), UnmapError> {
         let Some(range) = gather.range() else { return Ok(()) };
         let mut unit = self.sim.unit();
+        unit.work_off();
         unit.counters.notifies += 1;
         if unit.request(Call::Sync { domain: domain.id, range }).is_err() {
             unit.broken = true;
@@ -135,6 +139,15 @@ impl Driver for SimDriver {
         unit.invalidate(domain.id, range);
         gather.clear();
         Ok(())
+    }
+
+    fn start(&self, domain: &DomainView<'_>, work: Work<'_>) -> Start {
+        let mut unit = self.sim.unit();
+        if domain.endpoints == 0 { Start::Unsupported } else { unit.start(domain.id, work) }
+    }
+
+    fn progress(&self, ticket: Ticket) -> Progress {
+        self.sim.unit().progress(ticket)
     }
 
     fn set_dirty_tracking(&self, domain: &DomainView<'_>, on: bool) -> Result<(), DirtyError> {

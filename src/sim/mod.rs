@@ -188,6 +188,22 @@ impl Sim {
         self.unit().end_plan()
     }
 
+    /// From now on, started calls ([`PagingDomain::start_map`] and its like) stay on their way until
+    /// [`release`](Self::release), at most `room` requests at a time. A call that waits, and the
+    /// hundredth look in vain, make the unit work off what was started before.
+    ///
+    /// [`PagingDomain::start_map`]: crate::domain::PagingDomain::start_map
+    pub fn hold(&self, room: usize) {
+        self.unit().room = Some(room);
+    }
+
+    /// Works off what is on its way, and ends [`hold`](Self::hold).
+    pub fn release(&self) {
+        let mut unit = self.unit();
+        unit.work_off();
+        unit.room = None;
+    }
+
     /// Declares a pair incompatible: the endpoint answers `Incompatible` to every attach to a
     /// domain that has an endpoint of this unit already, until [`agree`](Self::agree).
     pub fn disagree(&self, endpoint: EndpointId) {

@@ -1,15 +1,29 @@
 //! The unit itself: tables, the plan of refusals, the log. Under the lock of [`super::Sim`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::vec::Vec;
 
 use super::{BLOCKED, Call, IDENTITY, Refusal};
 use crate::addr::{Iova, IovaRange, PhysAddr};
-use crate::driver::{Counters, DomainFeatures, DomainId, EndpointId, Left, Run};
-use crate::error::DomainError;
+use crate::driver::{
+    Counters, DomainFeatures, DomainId, EndpointId, Left, Progress, Run, Start, Ticket, Work,
+};
+use crate::error::{DomainError, MapError};
 use crate::fault::{Access, DriverFault, FaultReason};
 use crate::prot::Prot;
 use crate::reserved::ReservedRegions;
+
+/// How many looks in vain a held unit allows: it is slow, not dead.
+const PATIENCE: u32 = 100;
+
+/// One request that nobody waits for.
+#[derive(Debug)]
+struct Started {
+    ticket: u32,
+    domain: DomainId,
+    /// A map, or the range of an unmap.
+    request: Result<Run, IovaRange>,
+}
 
 /// Which requests to refuse.
 #[derive(Debug)]
@@ -45,6 +59,14 @@ pub(super) struct Unit {
     pub(super) faults: Vec<DriverFault>,
     pub(super) counters: Counters,
     pub(super) broken: bool,
+    /// How many started requests may be on their way; `None`: started calls are done at once.
+    pub(super) room: Option<usize>,
+    started: VecDeque<Started>,
+    /// What became of started work that nobody asked about yet.
+    ended: BTreeMap<u32, Progress>,
+    next_ticket: u32,
+    /// How often somebody looked in vain.
+    looks: u32,
     plan: Option<Plan>,
     refused: u64,
 }
@@ -132,6 +154,59 @@ impl Unit {
         stale.extend(table.values().filter(|old| old.range.overlaps(range)));
         table.retain(|_, old| !old.range.overlaps(range));
         Ok(())
+    }
+
+    /// Takes as much of `work` as there is room for.
+    pub(super) fn start(&mut self, domain: DomainId, work: Work<'_>) -> Start {
+        let Some(room) = self.room else { return Start::Unsupported };
+        let room = room.saturating_sub(self.started.len());
+        let requests: Vec<_> = match work {
+            Work::Map(runs) => runs.iter().map(|run| Ok(*run)).collect(),
+            Work::Unmap(ranges) => ranges.iter().map(|range| Err(*range)).collect(),
+        };
+        let taken = requests.len().min(room);
+        if taken == 0 {
+            return Start::Full;
+        }
+        self.counters.notifies += 1;
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let taken_over = requests.into_iter().take(taken);
+        self.started.extend(taken_over.map(|request| Started { ticket, domain, request }));
+        self.ended.insert(ticket, Progress::Done);
+        Start::Started { ticket: Ticket(ticket), taken }
+    }
+
+    /// Does every request that is on its way.
+    pub(super) fn work_off(&mut self) {
+        while let Some(Started { ticket, domain, request }) = self.started.pop_front() {
+            let done = match request {
+                Ok(run) => self.map(domain, run).is_ok(),
+                Err(range) => {
+                    let done = self.unmap(domain, range).is_ok();
+                    self.invalidate(domain, range);
+                    self.broken |= !done;
+                    done
+                }
+            };
+            if !done {
+                let map = request.is_ok();
+                let end = if map { Progress::Refused(MapError::Io) } else { Progress::Failed };
+                self.ended.insert(ticket, end);
+            }
+        }
+    }
+
+    pub(super) fn progress(&mut self, ticket: Ticket) -> Progress {
+        self.looks += 1;
+        if self.looks > PATIENCE {
+            self.work_off();
+        }
+        if self.started.iter().any(|started| started.ticket == ticket.0) {
+            return Progress::Pending;
+        }
+        self.looks = 0;
+        self.ended.remove(&ticket.0).unwrap_or(Progress::Failed)
     }
 
     /// Forgets what `range` of a domain translated to before it was unmapped.

@@ -8,6 +8,7 @@ mod dirty;
 mod doorbells;
 mod faults;
 mod fixture;
+mod flights;
 mod groups;
 mod identity;
 mod map;

@@ -12,7 +12,7 @@ use super::{Features, VirtioIommu, probe};
 use crate::addr::IovaRange;
 use crate::driver::{
     AttachFailure, Capabilities, Counters, DomainFeatures, DomainId, DomainView, Driver,
-    EndpointId, Gather, Geometry, Health, Left, Run,
+    EndpointId, Gather, Geometry, Health, Left, Progress, Run, Start, Ticket, Work,
 };
 use crate::error::{AttachError, DomainError, MapError, ProbeError, UnmapError};
 use crate::fault::DriverFault;
@@ -141,6 +141,40 @@ impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
         Ok(())
     }
 
+    fn start(&self, view: &DomainView<'_>, work: Work<'_>) -> Start {
+        let mmio = self.features().contains(Features::MMIO);
+        let (domain, all) = (view.id, IovaRange::ALL); // the whole space would take two requests
+        match work {
+            _ if view.endpoints == 0 => Start::Unsupported, // nothing is sent
+            Work::Map(runs) => {
+                let plain =
+                    |run: &Run| run.range != all && (mmio || !run.prot.contains(Prot::MMIO));
+                let maps = runs.iter().map(|run| Request::Map { domain, run: *run });
+                if runs.iter().all(plain) { self.begin(maps, false) } else { Start::Unsupported }
+            }
+            Work::Unmap(ranges) if ranges.contains(&all) => Start::Unsupported,
+            Work::Unmap(ranges) => {
+                let unmaps = ranges.iter().map(|range| Request::Unmap { domain, range: *range });
+                self.begin(unmaps, true)
+            }
+        }
+    }
+
+    /// Doesn't wait for the lock either: while somebody else sends, the work counts as pending.
+    fn progress(&self, ticket: Ticket) -> Progress {
+        let Some(mut requests) = self.requests.try_lock() else { return Progress::Pending };
+        if !self.is_poisoned()
+            && let Err(dead) = requests.look(&self.unit())
+        {
+            self.poison(&mut requests, dead);
+        }
+        if self.is_poisoned() {
+            requests.tickets.close(ticket);
+            return Progress::Failed;
+        }
+        requests.tickets.progress(ticket)
+    }
+
     fn take_faults(&self, sink: &mut dyn FnMut(DriverFault)) -> u64 {
         let mut malformed = 0;
         let limit = self.events.lock().capacity();
@@ -180,6 +214,22 @@ impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
 }
 
 impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
+    /// Sends what there is room for, and doesn't wait: not for the device, and not for the lock.
+    fn begin(&self, mut work: impl Iterator<Item = Request>, unmap: bool) -> Start {
+        let Some(mut requests) = self.requests.try_lock() else { return Start::Full };
+        if self.is_poisoned() {
+            return Start::Failed;
+        }
+        match requests.start(&self.unit(), &mut work, unmap) {
+            Ok(Some((ticket, taken))) => Start::Started { ticket, taken },
+            Ok(None) => Start::Full,
+            Err(dead) => {
+                self.poison(&mut requests, dead);
+                Start::Failed
+            }
+        }
+    }
+
     /// ATTACH for each endpoint; then, if the device did not know the domain, its mappings.
     ///
     /// The MAPs wait for the ATTACHes: requests of one notify may be done in any order.

@@ -47,6 +47,7 @@ mod probe;
 mod request;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod wire;
 
 use core::fmt;

@@ -4,18 +4,20 @@
 //! works, for at most the wait limit per batch. Each chain of the queue owns one slot of DMA memory,
 //! so a request needs no allocation, and no memory of a caller is ever shown to the device.
 //!
-//! [`Requests::submit`] and [`Requests::collect`] are apart so that a pair of calls that doesn't
-//! block can be built on them.
+//! Two ways to send: [`Requests::send`] waits for its batch; [`Requests::start`] does not, and
+//! [`Requests::look`] takes in what has come back since. Whoever waits first sees everything that
+//! was started before to its end, so requests never overtake each other across calls.
 
 use heapless::Vec;
 use zerocopy::IntoBytes;
 
+use super::tickets::Tickets;
 use super::wire::{
     ATTACH_F_BYPASS, AttachReq, MAP_F_MMIO, MAP_F_READ, MAP_F_WRITE, MapReq, ProbeReq, ReqHead,
     ReqTail, RequestType, Status, UnmapReq,
 };
 use crate::addr::{Iova, IovaRange, PhysAddr};
-use crate::driver::{Counters, DomainId, EndpointId, Run};
+use crate::driver::{Counters, DomainId, EndpointId, Run, Ticket};
 use crate::error::OutOfMemory;
 use crate::platform::Platform;
 use crate::prot::Prot;
@@ -95,8 +97,13 @@ pub(super) struct Requests {
     /// For PROBE, which is sent alone (QEMU before 7.2.5 garbles what follows it in a batch).
     probe: DmaBuffer,
     probe_size: u32,
-    /// For each chain, the place of its request in the batch.
+    /// For each chain, the place of its request in the batch that is waited for.
     places: [u8; MAX_BATCH],
+    /// For each chain, the batch that it belongs to if nobody waits for it.
+    owners: [Option<Ticket>; MAX_BATCH],
+    pub(super) tickets: Tickets,
+    /// How many requests of such batches are in the ring.
+    out: usize,
     pub(super) counters: Counters,
 }
 
@@ -148,8 +155,17 @@ impl Requests {
             slots.release(platform, quiet);
             queue.release(platform, quiet);
         })?;
-        let (places, counters) = ([0; MAX_BATCH], Counters::default());
-        Ok(Self { queue, slots, probe, probe_size, places, counters })
+        Ok(Self {
+            queue,
+            slots,
+            probe,
+            probe_size,
+            places: [0; MAX_BATCH],
+            owners: [None; MAX_BATCH],
+            tickets: Tickets::default(),
+            out: 0,
+            counters: Counters::default(),
+        })
     }
 
     pub(super) fn setup(&self) -> QueueSetup {
@@ -170,8 +186,74 @@ impl Requests {
         unit: &Unit<'_, P, T>,
         requests: &mut impl Iterator<Item = Request>,
     ) -> Result<Answers, Dead> {
-        let sent = self.submit(unit, requests);
+        self.finish_started(unit)?;
+        let sent = self.submit(unit, requests, None);
         self.collect(unit, sent)
+    }
+
+    /// Sends the next requests of `requests`, as many as there is room for, under one notify, and
+    /// does not wait. `None`: there is no room at all.
+    pub(super) fn start<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+        requests: &mut impl Iterator<Item = Request>,
+        unmap: bool,
+    ) -> Result<Option<(Ticket, usize)>, Dead> {
+        self.look(unit)?;
+        let ticket = self.tickets.open(unit.platform, unit.limit_ns, unmap);
+        let Some(ticket) = ticket else { return Ok(None) };
+        let sent = self.submit(unit, requests, Some(ticket));
+        if sent == 0 {
+            self.tickets.close(ticket);
+            return Ok(None);
+        }
+        self.out += sent;
+        Ok(Some((ticket, sent)))
+    }
+
+    /// Takes in what has come back of started batches. Doesn't wait.
+    pub(super) fn look<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+    ) -> Result<(), Dead> {
+        let late = self.tickets.overdue(unit.platform);
+        // After the clock, so that a CPU that slept past the deadline still looks once more.
+        while let Some(used) = self.queue.pop(unit.platform).map_err(Dead::Ring)? {
+            self.take_in(used)?;
+        }
+        if late && self.tickets.overdue(unit.platform) {
+            return Err(Dead::TimedOut);
+        }
+        Ok(())
+    }
+
+    /// Waits until no started request is out.
+    fn finish_started<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+    ) -> Result<(), Dead> {
+        let mut wait = Wait::new();
+        while self.out > 0 {
+            let used = self.wait(unit, &mut wait)?;
+            self.take_in(used)?;
+        }
+        Ok(())
+    }
+
+    /// Books the answer to a started request.
+    fn take_in(&mut self, used: Used) -> Result<(), Dead> {
+        let answer = self.answer(used);
+        self.out = self.out.saturating_sub(1);
+        let owner = self.owners.get_mut(usize::from(used.chain)).and_then(Option::take);
+        owner.map_or(Ok(()), |ticket| self.tickets.answered(ticket, answer))
+    }
+
+    /// Reads the answer to a request and counts refusals.
+    fn answer(&mut self, used: Used) -> Answer {
+        let tail = usize::from(used.chain) * SLOT_LEN + TAIL_OFFSET;
+        let answer = Answer::new(used.len, TAIL_LEN, Status(self.slots.read_u8(tail)));
+        self.counters.refused += u64::from(answer != Answer::Done);
+        answer
     }
 
     /// Puts requests into the ring until it is full, and notifies. Returns how many.
@@ -179,6 +261,7 @@ impl Requests {
         &mut self,
         unit: &Unit<'_, P, T>,
         requests: &mut impl Iterator<Item = Request>,
+        owner: Option<Ticket>,
     ) -> usize {
         let mut sent = 0;
         while let Some(chain) = self.queue.reserve() {
@@ -188,6 +271,12 @@ impl Requests {
             };
             if let Some(place) = self.places.get_mut(usize::from(chain)) {
                 *place = sent as u8;
+            }
+            if let Some(slot) = self.owners.get_mut(usize::from(chain)) {
+                *slot = owner;
+            }
+            if let Some(ticket) = owner {
+                self.tickets.sent(ticket);
             }
             sent += 1;
             let slot = usize::from(chain) * SLOT_LEN;
@@ -214,9 +303,7 @@ impl Requests {
         let mut wait = Wait::new();
         for _ in 0..sent {
             let used = self.wait(unit, &mut wait)?;
-            let tail = usize::from(used.chain) * SLOT_LEN + TAIL_OFFSET;
-            let answer = Answer::new(used.len, TAIL_LEN, Status(self.slots.read_u8(tail)));
-            self.counters.refused += u64::from(answer != Answer::Done);
+            let answer = self.answer(used);
             let place = self.places.get(usize::from(used.chain)).copied().unwrap_or_default();
             if let Some(slot) = answers.get_mut(usize::from(place)) {
                 *slot = answer;
@@ -232,6 +319,7 @@ impl Requests {
         unit: &Unit<'_, P, T>,
         endpoint: EndpointId,
     ) -> Result<Answer, Dead> {
+        self.finish_started(unit)?;
         let Some(chain) = self.queue.reserve() else { return Ok(Answer::Unclear) };
         let tail = PROBE_REPLY + self.probe_size as usize;
         for byte in PROBE_REPLY..tail {

@@ -8,6 +8,7 @@ mod identity;
 mod init;
 mod lies;
 mod probing;
+mod started;
 mod wire;
 
 use std::vec::Vec;
