@@ -301,6 +301,7 @@ impl<R: RawLock> PagingDomain<R> {
 }
 
 /// What goes to the driver together.
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack, for one call")]
 enum Part {
     Map(Vec<Run, BATCH>),
     Unmap(Vec<IovaRange, BATCH>),
