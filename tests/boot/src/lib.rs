@@ -3,11 +3,15 @@
 //! - `machine`: device tree, memory, PCI, the test devices;
 //! - `world`: the IOMMUs started, every test device in its group;
 //! - `probe`: one DMA, and what must have come of it;
+//! - `bench`: real devices and memory for the table of cases in `iommu-cases`;
 //! - `story`: the steps of the demo;
-//! - `cases`: the cases, plain functions by topic, the same on every architecture.
+//! - `harness`: what the test images share;
+//! - `cases`: the cases of this machine alone, plain functions, the same on every architecture.
 #![no_std]
 
+pub mod bench;
 pub mod cases;
+pub mod harness;
 pub mod machine;
 pub mod probe;
 pub mod story;

@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use heapless::Vec;
+use iommu::device::DeviceId;
 use iommu::driver::EndpointId;
 use iommu::firmware::IommuMap;
 use iommu::pool::Pool;
@@ -58,10 +59,18 @@ pub struct TestDevice {
     pub edu: Edu,
     /// Its PCI function.
     pub function: Function,
-    /// Which unit translates for it: 0 the PCI instance, 1 the MMIO instance.
+    /// Which unit translates for it: the PCI instance is the first, if there is one.
     pub unit: usize,
     /// By which id.
     pub endpoint: EndpointId,
+}
+
+impl TestDevice {
+    /// Its name in the registry.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        DeviceId(self.function.id.into())
+    }
 }
 
 /// Why the machine can't be brought up.
@@ -148,12 +157,15 @@ fn mmio_iommu(arguments: &str) -> Option<MmioIommu> {
 }
 
 fn test_devices(pci: &Pci, host: &PciHost<'_>, mmio: Option<MmioIommu>) -> Vec<TestDevice, 8> {
+    let has_pci_iommu = pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).next().is_some();
     let map = IommuMap::new(host.iommu_map.unwrap_or_default(), host.iommu_map_mask);
     let found = pci.find(edu::IDS.0, edu::IDS.1).filter_map(|function| {
         let edu = Edu::new(bar(function, 0)?, pci.config(function))?;
-        let behind_mmio = mmio.is_some_and(|one| one.root == function.root && function.root != 0);
+        // The first root bus is the PCI instance's, wherever the other one is said to be.
+        let is_free = function.root != 0 || !has_pci_iommu;
+        let behind_mmio = is_free && mmio.is_some_and(|one| one.root == function.root);
         let (unit, endpoint) = if behind_mmio {
-            (1, EndpointId(function.requester.into()))
+            (usize::from(has_pci_iommu), EndpointId(function.requester.into()))
         } else {
             let told = map.translate(function.requester).map(|(_, endpoint)| endpoint);
             (0, told.unwrap_or(EndpointId(function.requester.into())))

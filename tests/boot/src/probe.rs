@@ -5,9 +5,10 @@
 
 use iommu::addr::Iova;
 use iommu::driver::EndpointId;
-use iommu::fault::{Access, DriverFault, FaultReason};
+use iommu::fault::DriverFault;
 use iommu::instance::Instance;
 use iommu::platform::Platform;
+pub use iommu_cases::Outcome;
 use iommu_runtime::dma::Buffer;
 use iommu_runtime::edu::Direction;
 
@@ -15,32 +16,6 @@ use crate::machine::{PLATFORM, TestDevice};
 
 /// How long a fault record may take to arrive, and a transfer longer than its 100 ms.
 const LIMIT_NS: u64 = 1_000_000_000;
-
-/// What an access came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, defmt::Format)]
-pub enum Outcome {
-    /// It did what it was to do, without a fault.
-    Arrived,
-    /// It was refused: nothing changed, and the fault names this address and reason.
-    Refused {
-        /// The address in the record.
-        address: u64,
-        /// Why.
-        reason: FaultReason,
-        /// The bits of [`Access`] in the record.
-        access: u32,
-    },
-    /// Neither: the words say what was seen.
-    Wrong(&'static str),
-}
-
-impl Outcome {
-    /// Whether it is a refusal at `iova` with one of the reasons that mean "not mapped for you".
-    #[must_use]
-    pub fn is_refused_at(self, iova: u64) -> bool {
-        matches!(self, Self::Refused { address, reason: FaultReason::Mapping, .. } if address == iova)
-    }
-}
 
 /// Lets `device` write 4 bytes to `iova` at once, and looks whether they came to `offset` of
 /// `target`.
@@ -109,22 +84,21 @@ pub fn refusal(unit: &Instance, endpoint: EndpointId) -> Outcome {
             return Outcome::Wrong("the fault records contradict each other");
         }
     }
-    let DriverFault { endpoint: who, address, access, reason } = first;
-    let Some(Iova(address)) = address else {
-        return Outcome::Wrong("the fault record has no address");
-    };
-    if who != endpoint {
+    if first.endpoint != endpoint {
         return Outcome::Wrong("the fault record names another endpoint");
     }
-    Outcome::Refused { address, reason, access: access.bits() }
+    outcome(first)
 }
 
-/// Whether a record says that a write was refused for its permission.
+/// What a record says.
 #[must_use]
-pub fn is_write_refusal(outcome: Outcome, iova: u64) -> bool {
-    let write = Access::WRITE.bits();
-    outcome.is_refused_at(iova)
-        && matches!(outcome, Outcome::Refused { access, .. } if access == write)
+pub fn outcome(record: DriverFault) -> Outcome {
+    match record {
+        DriverFault { address: Some(Iova(address)), access, reason, .. } => {
+            Outcome::Refused { address, reason, access: access.bits() }
+        }
+        _ => Outcome::Wrong("the fault record has no address"),
+    }
 }
 
 fn wait_for_fault(unit: &Instance) -> Option<DriverFault> {

@@ -3,8 +3,7 @@
 use iommu::addr::Iova;
 use iommu::container::{Container, IdentityMemory, MapDma, Operations, Options, UnmapDma};
 use iommu::driver::Counters;
-use iommu::fault::FaultReason;
-use iommu::group::GroupId;
+use iommu::fault::{Access, FaultReason};
 use iommu::pool::Usage;
 use iommu::prot::Prot;
 use iommu_runtime::dma::Buffer;
@@ -143,19 +142,19 @@ impl<'m> Story<'m> {
                 geometry.aperture.last().0
             );
         }
-        for member in &world.devices {
+        for (index, device) in world.devices.iter().enumerate() {
             defmt::println!(
                 "   {=str}: IOMMU {=usize}, endpoint {=u32:#06x}, group {=u32}",
-                name(world, &member.device),
-                member.device.unit,
-                member.device.endpoint.0,
-                member.group.id().0
+                name(world, device),
+                device.unit,
+                device.endpoint.0,
+                world.group(index).id().0
             );
         }
         self.check(world.units.len() == 2, "two IOMMU instances work");
         self.check(world.registry.group_count() == 4, "five devices form four groups");
-        let bridge = world.devices.get(place::BRIDGE).map(|member| member.group.device_count());
-        self.check(bridge == Some(2), "the group behind the bridge has two devices");
+        let bridge = world.group(place::BRIDGE).device_count();
+        self.check(bridge == 2, "the group behind the bridge has two devices");
     }
 
     /// Step 2: nothing is attached.
@@ -173,9 +172,9 @@ impl<'m> Story<'m> {
                 self.faults += 1;
                 let right = fault.reason == FaultReason::Mapping
                     && fault.address.is_some_and(|at| (address..address + 64).contains(&at.0));
-                for (index, member) in world.devices.iter().enumerate() {
-                    let mine = member.device.endpoint == fault.endpoint
-                        && member.group.instance().id() == unit.id();
+                for (index, device) in world.devices.iter().enumerate() {
+                    let mine =
+                        device.endpoint == fault.endpoint && world.unit_of(index).id() == unit.id();
                     if let Some(seen) = seen.get_mut(index)
                         && mine
                         && right
@@ -296,7 +295,7 @@ impl<'m> Story<'m> {
             let control = probe::poke(unit, device, RW + 8, source, 8);
             self.check(control == Outcome::Arrived, "control: a write to a writable page arrives");
             let outcome = probe::poke(unit, device, READ_ONLY + 8, read_only, 8);
-            let right = probe::is_write_refusal(outcome, READ_ONLY + 8);
+            let right = outcome.is_refused_for(READ_ONLY + 8, Access::WRITE);
             self.refused(outcome, READ_ONLY + 8, name);
             self.check(
                 right,
@@ -325,11 +324,7 @@ impl<'m> Story<'m> {
             self.check(still == Outcome::Arrived, "control: the other mapping still works");
         }
         for index in [place::BRIDGE, place::ROOT, place::OTHER, place::ROOT_2] {
-            let group: GroupId = match world.devices.get(index) {
-                Some(member) => member.group.id(),
-                None => continue,
-            };
-            let ownership = container.detach_group(group);
+            let ownership = container.detach_group(world.group(index).id());
             self.check(ownership.is_some(), "the group is detached");
             let at = RW + 16 * PAGE;
             let outcome = probe::poke(world.unit_of(index), world.device(index), at, target, 0);
@@ -427,6 +422,6 @@ fn transfer(
 }
 
 fn name(world: &World, device: &TestDevice) -> &'static str {
-    let index = world.devices.iter().position(|one| one.device.function.id == device.function.id);
+    let index = world.devices.iter().position(|one| one.id() == device.id());
     index.and_then(|index| NAMES.get(index)).copied().unwrap_or("edu")
 }

@@ -1,7 +1,6 @@
 //! The IOMMUs started, and every test device in its group: where cases begin.
 
 use heapless::Vec;
-use iommu::device::DeviceId;
 use iommu::domain::PagingDomain;
 use iommu::driver::Counters;
 use iommu::drivers::virtio_iommu::{InitError, Options, VirtioIommu};
@@ -20,12 +19,12 @@ use crate::machine::{Machine, PLATFORM, POOL, TestDevice, VIRTIO_IOMMU};
 pub struct World {
     /// The registry.
     pub registry: Registry,
-    /// The units: 0 over PCI, 1 over MMIO.
+    /// The units: the one over PCI, if any, then the one over MMIO.
     pub units: Vec<Shared<Instance>, 2>,
     /// The feature bits that each unit was started with.
     pub features: Vec<u64, 2>,
-    /// The test devices and their groups, in the order of the scan.
-    pub devices: Vec<Member, 8>,
+    /// The test devices that have a unit, in the order of the scan.
+    pub devices: Vec<TestDevice, 8>,
 }
 
 impl Default for World {
@@ -33,14 +32,6 @@ impl Default for World {
         let registry = Registry::new(&POOL);
         Self { registry, units: Vec::new(), features: Vec::new(), devices: Vec::new() }
     }
-}
-
-/// A test device and the group that it is in.
-pub struct Member {
-    /// The device.
-    pub device: TestDevice,
-    /// Its group.
-    pub group: Shared<Group>,
 }
 
 /// Why the world can't be made.
@@ -64,24 +55,23 @@ impl World {
     /// [`NoWorld`] says what is missing or failed.
     pub fn start(machine: &Machine) -> Result<Self, NoWorld> {
         let registry = Registry::new(&POOL);
-        let pci = start_pci(machine, &registry)?.ok_or(NoWorld::NoIommu)?;
+        let started = [start_pci(machine, &registry)?, start_mmio(machine, &registry)?];
         let (mut units, mut features) = (Vec::new(), Vec::new());
-        for (unit, bits) in [Some(pci), start_mmio(machine, &registry)?].into_iter().flatten() {
+        for (unit, bits) in started.into_iter().flatten() {
             let _ = units.push(unit);
             let _ = features.push(bits);
+        }
+        if units.is_empty() {
+            return Err(NoWorld::NoIommu);
         }
         let mut devices = Vec::new();
         for device in &machine.devices {
             let Some(unit) = units.get(device.unit) else { continue };
-            let info = DeviceInfo {
-                id: DeviceId(device.function.id.into()),
-                endpoints: &[device.endpoint],
-                with: None,
-            };
-            let group = registry
+            let info = DeviceInfo { id: device.id(), endpoints: &[device.endpoint], with: None };
+            registry
                 .add_device(unit, &info)
                 .map_err(|error: ProbeError| NoWorld::Probe(error.errno()))?;
-            let _ = devices.push(Member { device: *device, group });
+            let _ = devices.push(*device);
         }
         Ok(Self { registry, units, features, devices })
     }
@@ -93,7 +83,17 @@ impl World {
     /// When the machine has fewer.
     #[must_use]
     pub fn device(&self, index: usize) -> &TestDevice {
-        &self.member(index).device
+        self.devices.get(index).expect("the machine has that many test devices")
+    }
+
+    /// The group that test device `index` is in now.
+    ///
+    /// # Panics
+    ///
+    /// When it is in none.
+    #[must_use]
+    pub fn group(&self, index: usize) -> Shared<Group> {
+        self.registry.group_of(self.device(index).id()).expect("the device is in a group")
     }
 
     /// Claims the group of test device `index`.
@@ -102,7 +102,7 @@ impl World {
     ///
     /// When it is owned: a case did not clean up.
     pub fn claim(&self, index: usize) -> Ownership {
-        Group::claim(&self.member(index).group, OwnerId(1)).expect("the group is free")
+        Group::claim(&self.group(index), OwnerId(1)).expect("the group is free")
     }
 
     /// The unit that translates for test device `index`.
@@ -112,7 +112,7 @@ impl World {
     /// When the machine has fewer devices.
     #[must_use]
     pub fn unit_of(&self, index: usize) -> &Shared<Instance> {
-        self.member(index).group.instance()
+        self.units.get(self.device(index).unit).expect("the device has a unit")
     }
 
     /// What the unit of test device `index` was sent while `call` ran.
@@ -141,10 +141,6 @@ impl World {
         for unit in &self.units {
             while unit.next_fault().is_some() {}
         }
-    }
-
-    fn member(&self, index: usize) -> &Member {
-        self.devices.get(index).expect("the machine has that many test devices")
     }
 }
 

@@ -6,17 +6,19 @@ use iommu::error::ProbeError;
 use iommu::prot::Prot;
 use iommu::registry::DeviceInfo;
 
-use super::{AT, arrives, buffer, domain_for, map, range, refused_from};
+use crate::bench::MEMORY;
 use crate::machine::{Machine, PLATFORM, POOL};
-use crate::world::{World, place};
+use crate::world::World;
+use iommu_cases::steps::*;
+use iommu_cases::{Bench, Who};
 
 /// More requests than a 16-bit ring index counts, in both directions.
 pub fn the_ring_index_wraps(world: &World) {
-    let memory = buffer(1);
-    let index = place::ROOT;
-    let domain = domain_for(world, index);
-    let attached = world.claim(index).attach(&domain).expect("attaches");
-    let sent = world.sent(index, || {
+    let memory = Memory::new(world, 1);
+    let who = Who::One;
+    let domain = domain_for(world, who);
+    let attached = attach(world, who, &domain);
+    let sent = cost_of(world, who, || {
         for _ in 0..33_000 {
             domain.map(range(AT, 1), memory.phys(), Prot::RW).expect("is free");
             domain.unmap(range(AT, 1)).expect("unmaps");
@@ -24,8 +26,8 @@ pub fn the_ring_index_wraps(world: &World) {
     });
     assert_eq!((sent.map, sent.unmap), (33_000, 33_000));
     map(&domain, AT, &memory, Prot::RW);
-    arrives(world, index, AT, &memory, 0);
-    assert_eq!(world.unit_of(index).health(), Health::Good);
+    arrives(world, who, AT, &memory, 0);
+    assert_eq!(world.unit(who).health(), Health::Good);
     drop(attached);
 }
 
@@ -39,46 +41,36 @@ pub fn an_endpoint_that_does_not_exist(world: &World) {
         assert_eq!(unit.health(), Health::Good);
     }
     // A device of the one unit is unknown to the other.
-    let foreign = world.device(place::OTHER).endpoint;
+    let foreign = world.seat(Who::Other).endpoint;
     let info = DeviceInfo { id: DeviceId(0xf00d), endpoints: &[foreign], with: None };
-    let refused = world.registry.add_device(world.unit_of(place::ROOT), &info).err();
+    let refused = world.registry.add_device(world.unit(Who::One), &info).err();
     assert_eq!(refused, Some(ProbeError::NoDevice));
     assert_eq!((world.registry.group_count(), POOL.usage()), (groups, before));
-}
-
-/// Domain ids are used again, each by one domain at a time.
-pub fn domain_ids_are_reused_safely(world: &World) {
-    let one = domain_for(world, place::ROOT);
-    let two = domain_for(world, place::ROOT);
-    assert_ne!(one.id(), two.id());
-    let id = one.id();
-    drop(one);
-    let three = domain_for(world, place::ROOT);
-    assert_eq!(three.id(), id);
-    assert_ne!(three.id(), two.id());
 }
 
 /// Section 7.3 and 7.5 of the device's rules: the drivers go and come again. In between every
 /// device is blocked, because bypass was cleared and outlives the reset; nothing is left over.
 pub fn restart(world: &mut World, machine: &Machine) {
-    let memory = buffer(1);
+    let memory = Memory::new(world, 1);
     let target = memory.phys().0;
     let World { registry, units, devices, .. } = core::mem::take(world);
     drop((devices, units));
     drop(registry);
     assert_eq!(POOL.usage().nodes, 0);
     assert_eq!(PLATFORM.pages_in_use(), 1, "the buffer of this case is all that is left");
-    memory.fill(0xee);
     for device in &machine.devices {
         device.edu.poke(target, 0x5aa5).expect("the device has an MSI");
-        assert!(memory.is_filled(0xee), "a device without a driver's IOMMU reached memory");
+        let untouched = MEMORY.is_untouched();
+        assert!(untouched, "a device without a driver's IOMMU reached memory");
     }
     *world = World::start(machine).expect("the units start again");
     world.reach_peak();
-    refused_from(world, place::ROOT, target, &memory);
-    let domain = domain_for(world, place::ROOT);
-    map(&domain, target, &memory, Prot::RW);
-    let attached = world.claim(place::ROOT).attach(&domain).expect("attaches");
-    arrives(world, place::ROOT, target, &memory, 0);
-    drop(attached);
+    for who in groups(world) {
+        refused(world, who, target);
+        let domain = domain_for(world, who);
+        map(&domain, target, &memory, Prot::RW);
+        let attached = attach(world, who, &domain);
+        arrives(world, who, target, &memory, 0);
+        drop(attached);
+    }
 }

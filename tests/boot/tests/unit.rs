@@ -1,0 +1,41 @@
+//! The cases of this machine alone, on the bare machine.
+#![no_std]
+#![no_main]
+
+iommu_boot::test_entry!();
+
+#[defmt_test::tests]
+mod cases {
+    use iommu_boot::cases::unit;
+    use iommu_boot::harness::State;
+
+    #[init]
+    fn start() -> State {
+        State::start()
+    }
+
+    #[before_each]
+    fn no_faults(state: &mut State) {
+        state.before_each();
+    }
+
+    #[after_each]
+    fn nothing_left(state: &mut State) {
+        state.after_each();
+    }
+
+    #[test]
+    fn the_ring_index_wraps(state: &mut State) {
+        unit::the_ring_index_wraps(&state.world);
+    }
+
+    #[test]
+    fn an_endpoint_that_does_not_exist(state: &mut State) {
+        unit::an_endpoint_that_does_not_exist(&state.world);
+    }
+
+    #[test]
+    fn restart(state: &mut State) {
+        unit::restart(&mut state.world, &state.machine);
+    }
+}

@@ -1,0 +1,171 @@
+//! The bench of the host: software units are the judges, and memory is numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use iommu::addr::{Iova, IovaRange, PhysAddr};
+use iommu::device::DeviceId;
+use iommu::driver::EndpointId;
+use iommu::fault::{Access, DriverFault};
+use iommu::instance::Instance;
+use iommu::pool::{Pool, Shared};
+use iommu::registry::{DeviceInfo, Registry};
+use iommu::reserved::{ReservedKind, ReservedRegion};
+use iommu::sim::{Sim, SimConfig};
+use iommu_cases::{Bench, Outcome, Seat, Store, Transfer, Who};
+
+/// A unit with a doorbell where the board of the boot images has it.
+pub fn config() -> SimConfig {
+    let mut config = SimConfig::default();
+    let range = IovaRange::from_len(Iova(0x802_0000), 0x1000).unwrap();
+    config.reserved.add(ReservedRegion { range, kind: ReservedKind::Msi }).unwrap();
+    config
+}
+
+/// One or two software units, and the devices.
+pub struct SimBench {
+    registry: Registry,
+    sims: Vec<Sim>,
+    units: Vec<Shared<Instance>>,
+    pages: &'static Pages,
+}
+
+/// Memory by number: what is handed out, first address to pages.
+#[derive(Default)]
+pub struct Pages {
+    taken: Mutex<BTreeMap<u64, u64>>,
+}
+
+impl SimBench {
+    /// A bench with one unit for each of `configs`.
+    pub fn new(configs: &[SimConfig]) -> Self {
+        // Each test counts its own nodes; a few bytes per test are never given back.
+        let pool: &'static Pool = Box::leak(Box::new(Pool::heap()));
+        let registry = Registry::new(pool);
+        let sims: Vec<_> = configs.iter().map(|config| Sim::with(config.clone())).collect();
+        let units: Vec<_> =
+            sims.iter().map(|sim| registry.add_instance(sim.driver()).unwrap()).collect();
+        let bench = Self { registry, sims, units, pages: Box::leak(Box::default()) };
+        for who in Who::ALL.into_iter().filter(|who| bench.has(*who)) {
+            let Seat { device, endpoint, .. } = bench.seat(who);
+            let info = DeviceInfo { id: device, endpoints: &[endpoint], with: None };
+            bench.registry.add_device(bench.unit(who), &info).unwrap();
+        }
+        bench
+    }
+
+    /// One access, and where it led. The record must come through the instance as the unit made it.
+    fn access(&self, who: Who, iova: u64, access: Access) -> Result<PhysAddr, DriverFault> {
+        let Seat { endpoint, unit, .. } = self.seat(who);
+        let found = self.sims[unit].reach(endpoint, Iova(iova), access);
+        if let Err(fault) = found {
+            while let Some(record) = self.units[unit].next_fault() {
+                assert_eq!(record, fault, "the unit's record, and no other");
+            }
+        }
+        assert_eq!(self.units[unit].next_fault(), None, "an access that arrived raised a fault");
+        found
+    }
+
+    /// An access of `len` bytes: how many came to `target`, and the outcome.
+    fn run(
+        &self,
+        who: Who,
+        iova: u64,
+        target: PhysAddr,
+        len: u64,
+        access: Access,
+    ) -> (u64, Outcome) {
+        for at in 0..len {
+            match self.access(who, iova + at, access) {
+                Ok(phys) if phys.0 == target.0 + at && self.pages.has(phys) => {}
+                Ok(_) => return (at, Outcome::Wrong("it went somewhere else")),
+                Err(fault) => return (at, refusal(fault, iova + at)),
+            }
+        }
+        (len, Outcome::Arrived)
+    }
+}
+
+impl Pages {
+    fn has(&self, phys: PhysAddr) -> bool {
+        let taken = self.taken.lock().unwrap();
+        let below = taken.range(..=phys.0).next_back();
+        below.is_some_and(|(start, pages)| phys.0 < start + pages * 0x1000)
+    }
+}
+
+impl Store for Pages {
+    fn alloc(&self, pages: usize) -> Option<PhysAddr> {
+        let mut taken = self.taken.lock().unwrap();
+        let end =
+            taken.last_key_value().map_or(0x8000_0000, |(start, pages)| start + pages * 0x1000);
+        taken.insert(end, pages as u64);
+        Some(PhysAddr(end))
+    }
+
+    fn free(&self, start: PhysAddr) {
+        self.taken.lock().unwrap().remove(&start.0).expect("it was handed out");
+    }
+
+    fn in_use(&self) -> usize {
+        self.taken.lock().unwrap().values().sum::<u64>() as usize
+    }
+}
+
+impl Bench for SimBench {
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn units(&self) -> &[Shared<Instance>] {
+        &self.units
+    }
+
+    fn find_seat(&self, who: Who) -> Option<Seat> {
+        // Endpoint ids of two units are independent although they are equal numbers.
+        let (device, endpoint, unit) = match who {
+            Who::One => (1, 0x10, 0),
+            Who::Two => (2, 0x18, 0),
+            Who::Pair => (3, 0x100, 0),
+            Who::Twin => (4, 0x100, 0),
+            Who::Other => (5, 0x10, 1),
+        };
+        let seat = Seat { device: DeviceId(device), endpoint: EndpointId(endpoint), unit };
+        (unit < self.units.len()).then_some(seat)
+    }
+
+    fn store(&self) -> &'static dyn Store {
+        self.pages
+    }
+
+    fn write(&self, who: Who, iova: u64, target: Option<PhysAddr>) -> Outcome {
+        // No target: nothing is at the top of the address space, so arriving there is wrong.
+        let target = target.unwrap_or(PhysAddr(u64::MAX - 3));
+        self.run(who, iova, target, 4, Access::WRITE).1
+    }
+
+    fn touch(&self, who: Who, iova: u64) {
+        let Seat { endpoint, unit, .. } = self.seat(who);
+        let _ = self.sims[unit].reach(endpoint, Iova(iova), Access::WRITE);
+    }
+
+    fn transfer(&self, jobs: &mut [Transfer], len: usize) {
+        for job in jobs {
+            let len = len as u64;
+            job.read = self.run(job.who, job.from, job.source, len, Access::READ).1;
+            let Some((to, target)) = job.to else { continue };
+            let (written, outcome) = self.run(job.who, to, target, len, Access::WRITE);
+            (job.written, job.write) = (written as usize, outcome);
+        }
+    }
+}
+
+fn refusal(fault: DriverFault, iova: u64) -> Outcome {
+    match fault {
+        DriverFault { address: Some(address), reason, access, .. } if address == Iova(iova) => {
+            Outcome::Refused { address: address.0, reason, access: access.bits() }
+        }
+        _ => Outcome::Wrong("the record names another address"),
+    }
+}
