@@ -66,6 +66,13 @@ impl Pieces {
         self.bytes(start, len, |at, piece, offset| piece.write(offset, byte(at)));
     }
 
+    /// Whether the bytes from `start` on are `byte(n)`.
+    fn holds(&self, start: PhysAddr, len: usize, byte: impl Fn(usize) -> u8) -> bool {
+        let mut holds = true;
+        self.bytes(start, len, |at, piece, offset| holds &= piece.read(offset) == byte(at));
+        holds
+    }
+
     /// How many bytes from `start` on are `byte(n)` without a break. They are filled again.
     fn take(&self, start: PhysAddr, len: usize, byte: impl Fn(usize) -> u8) -> usize {
         let mut count = 0;
@@ -140,8 +147,8 @@ impl Bench for World {
     }
 
     fn transfer(&self, jobs: &mut [Transfer], len: usize) {
-        for (job, seed) in jobs.iter().zip(0..) {
-            MEMORY.put(job.source, len, |at| pattern(seed, at));
+        for job in jobs.iter() {
+            MEMORY.put(job.source, len, |at| pattern(job.source, at));
         }
         let reads = jobs.iter().map(|job| (self.test_device(job.who), job.from));
         probe::transfer(reads, Direction::FromMemory, len);
@@ -153,18 +160,19 @@ impl Bench for World {
 
         // The memory that was read must be whole; then it is taken away, so that what arrives now
         // came through the device.
-        let mut whole = true;
-        for (job, seed) in jobs.iter().zip(0..) {
-            whole &= MEMORY.take(job.source, len, |at| pattern(seed, at)) == len;
+        let whole =
+            jobs.iter().all(|job| MEMORY.holds(job.source, len, |at| pattern(job.source, at)));
+        for job in jobs.iter() {
+            MEMORY.put(job.source, len, |_| FILL);
         }
         let writes = jobs.iter().filter_map(|job| Some((self.test_device(job.who), job.to?.0)));
         probe::transfer(writes, Direction::ToMemory, len);
         let records = self.first_records();
         strays |= self.has_strays(&records, jobs);
-        for (job, seed) in jobs.iter_mut().zip(0..) {
+        for job in jobs.iter_mut() {
             let Some((_, target)) = job.to else { continue };
             let was_read = job.read == Outcome::Arrived;
-            let expected = |at| if was_read { pattern(seed, at) } else { 0 };
+            let expected = |at| if was_read { pattern(job.source, at) } else { 0 };
             job.written = MEMORY.take(target, len, expected);
             job.write = match (job.written == len, self.told(&records, job.who)) {
                 (true, None) => Outcome::Arrived,
@@ -218,9 +226,11 @@ impl World {
     }
 }
 
-/// Bytes that tell their place; none is 0, as a refused read gives, and none is the fill.
-fn pattern(seed: u8, at: usize) -> u8 {
-    1 + (at * 31 + (at >> 8) + usize::from(seed) * 7) as u8 % 200
+/// Bytes that tell their place and their memory; none is 0, as a refused read gives, and none is
+/// the fill.
+fn pattern(source: PhysAddr, at: usize) -> u8 {
+    let seed = (source.0 >> 12) as usize * 7 + source.0 as usize;
+    1 + (at * 31 + (at >> 8) + seed) as u8 % 200
 }
 
 fn index(who: Who) -> usize {

@@ -5,7 +5,7 @@ use iommu::fault::FaultReason;
 use iommu::instance::FAULT_QUEUE;
 use iommu::prot::Prot;
 
-use crate::bench::{Bench, Seat};
+use crate::bench::{Bench, Seat, Who};
 use crate::steps::*;
 
 /// D-17, D-33: a record names the device, and its address exactly.
@@ -45,6 +45,46 @@ pub(crate) fn a_flood_is_counted_and_survived(bench: &dyn Bench) {
         map(&domain, AT, &memory, Prot::RW);
         let attached = attach(bench, who, &domain);
         arrives(bench, who, AT, &memory, 0);
+        drop(attached);
+    }
+}
+
+/// Two devices at once: a record for each, in the order of their accesses.
+pub(crate) fn two_devices_have_their_own_records(bench: &dyn Bench) {
+    let memory = Memory::new(bench, 1);
+    let pair = [(Who::One, AT), (Who::Two, AT + PAGE)];
+    for (who, iova) in pair {
+        bench.touch(who, iova);
+    }
+    let mut next = || bench.unit(Who::One).next_fault();
+    for (who, iova) in pair {
+        let record =
+            core::iter::from_fn(&mut next).find(|record| record.address == Some(Iova(iova)));
+        assert_eq!(record.map(|record| record.endpoint), Some(bench.seat(who).endpoint));
+    }
+    drop_faults(bench);
+    for (who, iova) in pair {
+        let domain = domain_for(bench, who);
+        map(&domain, iova, &memory, Prot::RW);
+        let attached = attach(bench, who, &domain);
+        arrives(bench, who, iova, &memory, 0);
+        drop(attached);
+    }
+}
+
+/// A record says exactly where, at any offset.
+pub(crate) fn a_record_has_the_exact_address(bench: &dyn Bench) {
+    let memory = Memory::new(bench, 1);
+    for who in kinds(bench) {
+        let domain = domain_for(bench, who);
+        let attached = attach(bench, who, &domain);
+        for offset in [0, 4, 0x7fc, 0xff8, PAGE - 4] {
+            refused(bench, who, AT + offset);
+        }
+        map(&domain, AT, &memory, Prot::RW);
+        for offset in [0, 4, 0x7fc, 0xff8, PAGE - 4] {
+            arrives(bench, who, AT + offset, &memory, offset);
+        }
         drop(attached);
     }
 }

@@ -6,3 +6,8 @@ pub(crate) mod blocking;
 pub(crate) mod containers;
 pub(crate) mod faults;
 pub(crate) mod mapping;
+pub(crate) mod places;
+pub(crate) mod refused;
+pub(crate) mod requests;
+pub(crate) mod rights;
+pub(crate) mod sharing;
