@@ -125,18 +125,20 @@ impl Tool {
             if !filter.is_none_or(wanted) {
                 continue;
             }
-            match self.boot(&image, machine, qemu, Show::Details) {
-                Ok(judged) if image.expected().is_none() => {
-                    let why = "holds no test; is it built with defmt-test?";
-                    self.progress.line(format_args!("image {}: FAILED: {why}", image.name()));
-                    self.progress.line(format_args!("image {}: {}", image.name(), judged.verdict));
-                    totals.failed += 1;
+            for (name, setting) in self.machines_for(&image, qemu) {
+                match self.boot_on(&image, machine, qemu, Show::Details, setting) {
+                    Ok(judged) if image.expected().is_none() => {
+                        let why = "holds no test; is it built with defmt-test?";
+                        self.progress.line(format_args!("image {name}: FAILED: {why}"));
+                        self.progress.line(format_args!("image {name}: {}", judged.verdict));
+                        totals.failed += 1;
+                    }
+                    Ok(judged) => {
+                        report::show(&self.progress, &name, &judged, filter);
+                        totals.add(report::count(&judged, filter));
+                    }
+                    Err(error) => totals.add(failed(error)?),
                 }
-                Ok(judged) => {
-                    report::show(&self.progress, &image.name(), &judged, filter);
-                    totals.add(report::count(&judged, filter));
-                }
-                Err(error) => totals.add(failed(error)?),
             }
         }
         match self.test_refused(machine, qemu, toolchain, filter) {
@@ -144,6 +146,24 @@ impl Tool {
             Err(error) => totals.add(failed(error)?),
         }
         Ok(totals)
+    }
+
+    /// The machines that a test image has to run on, each with the name that the report uses. One
+    /// that this QEMU can't play is shown as skipped.
+    fn machines_for(&self, image: &Image, qemu: &Qemu) -> Vec<(String, Setting)> {
+        let wanted = machine::wanted_by(&image.name());
+        if wanted.is_empty() {
+            return vec![(image.name(), self.setting())];
+        }
+        let mut settings = Vec::new();
+        for one in wanted {
+            let name = report::image_on(&image.name(), one.variant);
+            match one.lacks(qemu.version) {
+                Some(why) => self.progress.line(format_args!("image {name} ... skipped ({why})")),
+                None => settings.push((name, Setting { variant: one.variant, ..self.setting() })),
+            }
+        }
+        settings
     }
 
     /// Boots the demo on machines that it must refuse, each with its message. A machine that this
@@ -244,7 +264,12 @@ impl Tool {
         })?;
         self.setting().check(machine)?;
         let qemu = setup::qemu(&self.host, machine, self.options())?;
-        let judged = self.boot(&image, machine, &qemu, Show::Story)?;
+        let wanted = machine::wanted_by(&image.name());
+        let setting = match wanted.iter().find(|one| one.lacks(qemu.version).is_none()) {
+            Some(one) => Setting { variant: one.variant, ..self.setting() },
+            None => self.setting(),
+        };
+        let judged = self.boot_on(&image, machine, &qemu, Show::Story, setting)?;
         if judged.cases.is_empty() {
             self.progress.line(format_args!("{}: {}", image.name(), judged.verdict));
         } else {

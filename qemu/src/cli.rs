@@ -127,6 +127,21 @@ pub enum Variant {
     NoIommu,
     /// One IOMMU whose smallest mapping is larger than a page. QEMU 9.0 and newer.
     LargeGranule,
+    /// One IOMMU on MMIO that serves the first root bus.
+    MmioIommu,
+    /// As `two-iommus`, but both block their devices from the start.
+    BypassOff,
+    /// One IOMMU on PCI with reserved regions of the user's, on a board without interrupt
+    /// messages. In the words of QEMU before 8.2.
+    ReservedRegions,
+    /// The same in the words of newer ones.
+    ReservedRegionsJson,
+    /// As `two-iommus`, with addresses of 32 bits on PCI. QEMU 9.0 and newer.
+    #[value(name = "aw-bits-32")]
+    AwBits32,
+    /// As `two-iommus`, with addresses of 39 bits on PCI. QEMU 9.0 and newer.
+    #[value(name = "aw-bits-39")]
+    AwBits39,
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
+
+use crate::cli::Variant;
 use crate::decode::Line;
 use crate::progress::Progress;
 use crate::verdict::{Case, Judged, Outcome, Verdict};
@@ -71,6 +74,12 @@ pub fn show(progress: &Progress, image: &str, judged: &Judged, filter: Option<&s
     }
 }
 
+/// Returns the name of an image on a machine that it asked for.
+pub fn image_on(image: &str, variant: Variant) -> String {
+    let name = variant.to_possible_value().map(|value| value.get_name().to_owned());
+    format!("{image}[{}]", name.unwrap_or_default())
+}
+
 /// Returns a message of an image as the story shows it.
 pub fn story_line(line: &Line, verbose: bool) -> String {
     let text = match line.level {
@@ -129,6 +138,11 @@ mod tests {
     #[test]
     fn an_image_without_cases_is_one_case() {
         assert_eq!(count(&judged(Verdict::Passed, &[]), None), Totals { passed: 1, failed: 0 });
+    }
+
+    #[test]
+    fn an_image_is_named_with_its_machine() {
+        assert_eq!(image_on("one_unit", Variant::MmioIommu), "one_unit[mmio-iommu]");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::probe;
 use crate::world::{World, place};
 
 /// What every byte of the memory of a case is while nothing happens.
-const FILL: u8 = 0xee;
+pub const FILL: u8 = 0xee;
 /// How many pieces of memory a case may have.
 const PIECES: usize = 16;
 
@@ -91,8 +91,20 @@ impl Pieces {
         self.0.lock().iter().all(|piece| piece.is_filled(FILL))
     }
 
-    fn fill_again(&self) {
-        self.0.lock().iter().for_each(|piece| piece.fill(FILL));
+    /// Makes it so again.
+    pub fn fill_again(&self) {
+        self.fill_with(FILL);
+    }
+
+    /// Fills all memory with another value.
+    pub fn fill_with(&self, value: u8) {
+        self.0.lock().iter().for_each(|piece| piece.fill(value));
+    }
+
+    /// Whether the `len` bytes from `start` on are `value`.
+    #[must_use]
+    pub fn is_filled_from(&self, start: PhysAddr, len: usize, value: u8) -> bool {
+        self.holds(start, len, |_| value)
     }
 }
 

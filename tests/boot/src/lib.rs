@@ -5,6 +5,7 @@
 //! - `probe`: one DMA, and what must have come of it;
 //! - `bench`: real devices and memory for the table of cases in `iommu-cases`;
 //! - `story`: the steps of the demo;
+//! - `lsi`: a DMA engine for machines that can't have the usual test device;
 //! - `harness`: what the test images share;
 //! - `cases`: the cases of this machine alone, plain functions, the same on every architecture.
 #![no_std]
@@ -12,6 +13,7 @@
 pub mod bench;
 pub mod cases;
 pub mod harness;
+pub mod lsi;
 pub mod machine;
 pub mod probe;
 pub mod story;

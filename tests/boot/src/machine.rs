@@ -121,8 +121,10 @@ impl Machine {
         let host = tree.pci_host().ok_or(Missing::PciHost)?;
         let mmio_iommu = mmio_iommu(tree.arguments());
         let ecam = registers(host.ecam.base, host.ecam.len as usize).ok_or(Missing::PciHost)?;
-        let roots: Vec<u8, 2> =
-            [Some(0), mmio_iommu.map(|one| one.root)].into_iter().flatten().collect();
+        let roots: Vec<u8, 2> = [Some(0), mmio_iommu.map(|one| one.root).filter(|root| *root != 0)]
+            .into_iter()
+            .flatten()
+            .collect();
         let pci = Pci::bring_up(ecam, host.window, &roots);
         let devices = test_devices(&pci, &host, mmio_iommu);
         Ok(Self { memory, host, pci, mmio_iommu, devices })

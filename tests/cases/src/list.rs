@@ -154,6 +154,7 @@ cases! {
             closing_blocks_everything,
             a_unit_leaves_and_comes_back,
             either_of_two_groups_leaves,
+            the_narrower_unit_decides,
         }
         refused {
             records_stay_with_their_unit,

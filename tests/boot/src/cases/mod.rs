@@ -1,4 +1,7 @@
-//! The cases of this machine alone: its rings, its endpoints, its restart. All others are in the
-//! table of `iommu-cases`, which runs here through [`bench`](crate::bench).
+//! The cases of these machines alone: rings, endpoints and restart of the units, what passes
+//! without a driver, reserved regions of the command line. All others are in the table of
+//! `iommu-cases`, which runs here through [`bench`](crate::bench).
 
+pub mod bypass;
+pub mod reserved;
 pub mod unit;

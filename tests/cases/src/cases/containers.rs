@@ -460,3 +460,33 @@ pub(crate) fn either_of_two_groups_leaves(bench: &dyn Bench) {
         arrives(bench, stays, AT + PAGE, &memory, 0);
     }
 }
+
+/// T1-042, T1-191: the windows end where the narrower of two units ends, and grow back when its
+/// group leaves.
+pub(crate) fn the_narrower_unit_decides(bench: &dyn Bench) {
+    let (container, memory) = (open(bench), Memory::new(bench, 1));
+    let end = |who| bench.unit(who).geometry().aperture.last().0;
+    let (narrow, wide) = if end(Who::One) < end(Who::Other) {
+        (Who::One, Who::Other)
+    } else {
+        (Who::Other, Who::One)
+    };
+    let top = end(narrow) - (PAGE - 1);
+    attach(bench, &container, wide);
+    let group = attach(bench, &container, narrow);
+    container.for_each_window(|window| assert!(window.last().0 <= end(narrow)));
+    map(&container, top, &memory);
+    for who in [narrow, wide] {
+        arrives(bench, who, top, &memory, 0);
+    }
+    if end(narrow) < end(wide) {
+        let beyond = request(end(narrow) + 1, &memory, Prot::RW);
+        assert_eq!(errno_of_map(&container, &beyond), Some(22));
+        for who in [narrow, wide] {
+            refused(bench, who, beyond.iova);
+        }
+        drop(container.detach_group(group));
+        container.map_dma(&beyond).expect("the wide unit has the place");
+        arrives(bench, wide, beyond.iova, &memory, 0);
+    }
+}
