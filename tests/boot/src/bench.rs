@@ -74,7 +74,7 @@ impl Pieces {
     }
 
     /// How many bytes from `start` on are `byte(n)` without a break. They are filled again.
-    fn take(&self, start: PhysAddr, len: usize, byte: impl Fn(usize) -> u8) -> usize {
+    pub fn take(&self, start: PhysAddr, len: usize, byte: impl Fn(usize) -> u8) -> usize {
         let mut count = 0;
         self.bytes(start, len, |at, piece, offset| {
             if at == count && piece.read(offset) == byte(at) {

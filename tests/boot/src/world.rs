@@ -2,7 +2,7 @@
 
 use heapless::Vec;
 use iommu::domain::PagingDomain;
-use iommu::driver::Counters;
+use iommu::driver::{Counters, Driver};
 use iommu::drivers::virtio_iommu::{InitError, Options, VirtioIommu};
 use iommu::error::ProbeError;
 use iommu::group::{Group, OwnerId, Ownership};
@@ -162,17 +162,35 @@ fn options() -> Options {
     Options { wait_limit_ns: 1_000_000_000, ..Options::default() }
 }
 
+fn driver<T: Transport>(
+    transport: T,
+) -> Result<VirtioIommu<&'static iommu_runtime::dma::Machine, T>, NoWorld> {
+    VirtioIommu::new(&PLATFORM, transport, &POOL, options()).map_err(NoWorld::Init)
+}
+
 /// A unit under management, and the feature bits it was started with.
 type Started = (Shared<Instance>, u64);
 
-fn start_pci(machine: &Machine, registry: &Registry) -> Result<Option<Started>, NoWorld> {
+/// The driver of the unit over PCI alone, without a registry; `None` if there is no such unit.
+///
+/// # Errors
+///
+/// [`NoWorld`] says what failed.
+pub fn pci_driver(machine: &Machine) -> Result<Option<impl Driver + use<>>, NoWorld> {
+    pci_transport(machine)?.map(driver).transpose()
+}
+
+fn pci_transport(machine: &Machine) -> Result<Option<PciTransport>, NoWorld> {
     let Some(function) = machine.pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).next() else {
         return Ok(None);
     };
     let bars = core::array::from_fn(|index| machine.bar(function, index));
     let config = machine.pci.config(function);
-    let transport = PciTransport::new(&config, &bars).map_err(NoWorld::Transport)?;
-    start(transport, registry).map(Some)
+    PciTransport::new(&config, &bars).map(Some).map_err(NoWorld::Transport)
+}
+
+fn start_pci(machine: &Machine, registry: &Registry) -> Result<Option<Started>, NoWorld> {
+    pci_transport(machine)?.map(|transport| start(transport, registry)).transpose()
 }
 
 fn start_mmio(machine: &Machine, registry: &Registry) -> Result<Option<Started>, NoWorld> {
@@ -185,8 +203,7 @@ fn start_mmio(machine: &Machine, registry: &Registry) -> Result<Option<Started>,
 }
 
 fn start<T: Transport + 'static>(transport: T, registry: &Registry) -> Result<Started, NoWorld> {
-    let driver: VirtioIommu<_, _> =
-        VirtioIommu::new(&PLATFORM, transport, &POOL, options()).map_err(NoWorld::Init)?;
+    let driver = driver(transport)?;
     let features = driver.features().bits();
     let unit = registry.add_instance(driver).map_err(|error| NoWorld::Probe(error.errno()))?;
     Ok((unit, features))

@@ -35,6 +35,11 @@ mod cases {
     }
 
     #[test]
+    fn the_request_table(state: &mut State) {
+        unit::the_request_table(&mut state.world, &state.machine);
+    }
+
+    #[test]
     fn restart(state: &mut State) {
         unit::restart(&mut state.world, &state.machine);
     }

@@ -8,7 +8,8 @@
 //!
 //! - `bench`: what a backend gives;
 //! - `steps`: what cases are made of: map, attach, "arrives", "refused";
-//! - `cases`: the cases by topic, in [`CASES`], the table.
+//! - `cases`: the cases by topic, in [`CASES`], the table;
+//! - `wire`: a table of its own, of requests to a driver without the API before it.
 //!
 //! Every "refused" has its control in the same case: the same access arrives while it is mapped.
 #![no_std]
@@ -17,6 +18,7 @@ pub mod bench;
 mod cases;
 pub mod steps;
 mod table;
+pub mod wire;
 
 pub use bench::{Bench, Outcome, Seat, Store, Transfer, Who};
 pub use table::CASES;

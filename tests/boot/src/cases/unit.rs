@@ -1,5 +1,6 @@
 //! The units themselves: start, restart, rings that wrap, endpoints that don't exist.
 
+use iommu::addr::Iova;
 use iommu::device::DeviceId;
 use iommu::driver::{EndpointId, Health};
 use iommu::error::ProbeError;
@@ -8,9 +9,9 @@ use iommu::registry::DeviceInfo;
 
 use crate::bench::MEMORY;
 use crate::machine::{Machine, PLATFORM, POOL};
-use crate::world::World;
+use crate::world::{World, pci_driver};
 use iommu_cases::steps::*;
-use iommu_cases::{Bench, Who};
+use iommu_cases::{Bench, Who, wire};
 
 /// More requests than a 16-bit ring index counts, in both directions.
 pub fn the_ring_index_wraps(world: &World) {
@@ -73,6 +74,37 @@ pub fn restart(world: &mut World, machine: &Machine) {
         arrives(world, who, target, &memory, 0);
         drop(attached);
     }
+}
+
+/// The table of requests, to the unit over PCI without the API before it. The unit is started anew
+/// for each row, because a refused UNMAP ends with its reset.
+pub fn the_request_table(world: &mut World, machine: &Machine) {
+    let memory = Memory::new(world, wire::PAGES);
+    let [first, second] = [Who::One, Who::Two].map(|who| world.seat(who).endpoint);
+    let endpoints = [first, second, EndpointId(0xf8)];
+    drop(core::mem::take(world));
+    let edu = machine.devices.first().expect("there are devices").edu;
+    let reaches = |iova: Iova, phys| {
+        edu.poke(iova.0, 0x5aa5).expect("the device has an MSI");
+        let arrived = MEMORY.take(phys, 4, |at| 0x5aa5_u32.to_le_bytes()[at]) == 4;
+        assert!(MEMORY.is_untouched(), "something else was written");
+        arrived
+    };
+    defmt::info!("wrong requests on purpose: the warnings below are the driver's about them");
+    for row in wire::ROWS {
+        let driver = pci_driver(machine).expect("the unit starts").expect("it is there");
+        let subject = wire::Subject {
+            kind: wire::Kind::Device,
+            driver: &driver,
+            pool: &POOL,
+            endpoints,
+            memory: memory.phys(),
+            reaches: &reaches,
+        };
+        wire::play(row, &subject);
+    }
+    *world = World::start(machine).expect("the units start again");
+    world.reach_peak();
 }
 
 /// The input range of the unit over PCI ends where one of the machines of the test has it.

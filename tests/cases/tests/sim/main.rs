@@ -4,6 +4,7 @@
 
 mod bench;
 mod table;
+mod wire;
 
 use bench::{SimBench, config};
 use iommu::addr::{Iova, IovaRange};
