@@ -132,7 +132,7 @@ impl World {
     pub fn reach_peak(&self) {
         for unit in &self.units {
             let domain = || PagingDomain::new(unit, &POOL).expect("the unit has a domain left");
-            let _peak: [_; 8] = core::array::from_fn(|_| domain());
+            let _peak: [_; 12] = core::array::from_fn(|_| domain());
         }
     }
 

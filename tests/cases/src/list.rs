@@ -99,6 +99,19 @@ cases! {
             a_replace_changes_what_is_read,
             refusals_name_the_access,
         }
+        modes {
+            identity_until_the_detach,
+            identity_is_one_group_s,
+            from_identity_to_a_paging_domain,
+            deferred_unmaps_end_with_the_sync,
+            deferred_unmaps_end_with_the_value,
+            the_default_domain,
+            the_default_domain_of_an_owned_group,
+            chunks_follow_one_another,
+            after_a_failed_map_of_chunks,
+            a_region_is_refused_while_attached,
+            the_handler_of_the_domain_is_told,
+        }
         places {
             the_first_page_of_the_aperture,
             beyond_the_aperture,

@@ -6,6 +6,7 @@ pub(crate) mod blocking;
 pub(crate) mod containers;
 pub(crate) mod faults;
 pub(crate) mod mapping;
+pub(crate) mod modes;
 pub(crate) mod places;
 pub(crate) mod refused;
 pub(crate) mod requests;
