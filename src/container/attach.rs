@@ -1,19 +1,16 @@
-//! Attach and detach of groups: existing domains first, allocate last, nothing needless.
+//! Attach of groups: existing domains first, allocate last, nothing needless.
 //!
 //! `Container::groups` is held throughout, so one call is here at a time. `Container::state` is
 //! held from the first check to the end, except while the provider pins memory for the first
 //! domain or unpins it for the last one.
 
-use super::dma::Owner;
 use super::{
-    AttachGroupError, Container, DomainEntry, GroupEntry, Memory, Passing, Phase, Refused, State,
-    all_sizes,
+    AttachGroupError, Container, DomainEntry, GroupEntry, Memory, Refused, State, all_sizes,
 };
-use crate::addr::{Iova, IovaRange};
+use crate::addr::IovaRange;
 use crate::domain::PagingDomain;
-use crate::driver::{Capabilities, Run};
-use crate::error::OutOfMemory;
-use crate::group::{GroupId, Ownership, Refused as NotAttached};
+use crate::driver::Capabilities;
+use crate::group::{Ownership, Refused as NotAttached};
 use crate::list::{Link, List};
 use crate::pool::Shared;
 use crate::reserved::{ReservedKind, ReservedRegions};
@@ -54,7 +51,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     pub fn attach_group(&self, ownership: Ownership<R>) -> Result<(), Refused<R>> {
         let _one_at_a_time = self.groups.lock();
         let mut state = self.state.lock();
-        let plan = match self.plan(&state, &ownership) {
+        let plan = self.refresh(&mut state).map_err(AttachGroupError::from);
+        let plan = match plan.and_then(|()| self.plan(&state, &ownership)) {
             Ok(plan) => plan,
             Err(error) => return Err(Refused { error, ownership }),
         };
@@ -119,42 +117,6 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         state.operations.dom_free += 1;
         let (error, ownership) = refused;
         Err(Refused { error, ownership })
-    }
-
-    /// Detaches a group and returns its ownership; `None` if it is not in the container. Can't
-    /// fail, and never allocates but for the list of usable IOVAs, which stays if it can't.
-    ///
-    /// The group is blocked before anything is unmapped or unpinned (rule T1-230). With the last
-    /// group of a domain the domain goes, with the last group all mappings (rule T1-232).
-    pub fn detach_group(&self, group: GroupId) -> Option<Ownership<R>> {
-        let _one_at_a_time = self.groups.lock();
-        let mut state = self.state.lock();
-        let entry = state.domains.find(|entry| entry.groups.lock().iter().any(|g| g.is(group)))?;
-        let gone = entry.groups.lock().remove(|one| one.is(group))?;
-        let attachment = gone.attachment.lock().take()?;
-        let ownership = attachment.detach();
-        state.operations.detach += 1;
-        // An endpoint that the unit refused to block counts on the domain still: then the domain stays,
-        // without a group, so that unmaps reach it and nothing is unpinned under it (rule C-137).
-        if entry.groups.lock().is_empty() && entry.domain.endpoint_count() == 0 {
-            state.domains.remove(|one| one.domain.ptr_eq(&entry.domain));
-            if state.domains.is_empty() {
-                let serials = state.next_serial;
-                state.passing = Some(Passing { domain: entry.domain.clone(), joining: false });
-                state.forget_mapped();
-                lock_api::MutexGuard::unlocked(&mut state, || self.drain_all());
-                state.passing = None;
-                state.remove_before(serials);
-            }
-            state.operations.dom_free += 1;
-            state.page_sizes = self.common_sizes(&state, None).unwrap_or(state.page_sizes);
-        }
-        if let Ok(windows) = self.rebuild(&state) {
-            state.windows = windows;
-        } else {
-            emit!(debug, "iommu: usable IOVAs not widened"); // rule T1-200: the old list stays
-        }
-        Some(ownership)
     }
 
     /// Rules T1-152 to T1-158: everything that can be known without an IOMMU operation.
@@ -222,39 +184,12 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         Ok(Filled { entry: Shared::new(self.pool, entry)?, windows, page_sizes })
     }
 
-    /// Pins every mapping and records it in the first domain. The state is not locked.
-    fn fill_from_memory(&self, domain: &Shared<PagingDomain<R>>) -> Result<(), AttachGroupError> {
-        self.state.lock().passing = Some(Passing { domain: domain.clone(), joining: true });
-        loop {
-            let (range, mapping) = {
-                let mut state = self.state.lock();
-                let raw = |m: &super::Mapping| !m.mapped && m.phase == Phase::Live;
-                let found = state.mappings.iter().find(|(_, mapping)| raw(mapping));
-                let Some((range, mapping)) = found.map(|(range, mapping)| (range, *mapping)) else {
-                    return Ok(());
-                };
-                state.for_each_in(range, |mapping| {
-                    mapping.phase = Phase::Building;
-                    mapping.mapped = true;
-                });
-                (range, mapping)
-            };
-            let built = self.pin_and_map(range, mapping.serial, mapping.vaddr, mapping.prot);
-            self.state.lock().set_phase(range, mapping.serial, Phase::Live);
-            built?;
-        }
-    }
-
-    /// Takes everything out of the passing domain and unpins it.
-    fn drain_all(&self) {
-        if self.drain(IovaRange::ALL, Owner::Anyone).is_err() {
-            // A leak is preferred to memory that a device still reaches (rule T1-383).
-            emit!(warn, "iommu: the IOMMU did not confirm an unmap: memory stays pinned for good");
-        }
-    }
-
     /// The page sizes of rule T1-043 over all domains and `new`; `None` if they share none.
-    fn common_sizes(&self, state: &State<R>, new: Option<&Shared<PagingDomain<R>>>) -> Option<u64> {
+    pub(super) fn common_sizes(
+        &self,
+        state: &State<R>,
+        new: Option<&Shared<PagingDomain<R>>>,
+    ) -> Option<u64> {
         let page = self.memory.page_size();
         let domains = state.domains.iter().map(|entry| &entry.domain).chain(new);
         let common =
@@ -262,24 +197,6 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let sizes = common & all_sizes(page);
         let sizes = if common & (page - 1) != 0 { sizes | page } else { sizes };
         (sizes != 0).then_some(sizes)
-    }
-
-    /// The usable IOVAs from scratch (rules T1-198, T1-199, T1-201).
-    fn rebuild(&self, state: &State<R>) -> Result<Windows, OutOfMemory> {
-        let mut windows = Windows::new(self.pool);
-        for entry in state.domains.iter() {
-            windows = windows.clipped(entry.domain.geometry().aperture)?;
-            for group in entry.groups.lock().iter() {
-                let attachment = group.attachment.lock();
-                let Some(group) = attachment.as_ref().map(|held| held.group()) else { continue };
-                let reserved = group.reserved();
-                windows.subtract(&reserved)?;
-            }
-        }
-        if windows.is_empty() && !state.domains.is_empty() {
-            return Err(OutOfMemory); // rule T1-200: an empty result leaves the old list
-        }
-        Ok(windows)
     }
 }
 
@@ -311,53 +228,5 @@ impl<R: RawLock> State<R> {
             }
         }
         Ok(Some((plan, ownership)))
-    }
-
-    /// Rule T1-211: copies every run from a domain that has them. Nothing is pinned.
-    fn fill_from_source(&mut self, domain: &PagingDomain<R>) -> Result<(), AttachGroupError> {
-        let Some(source) = self.domains.iter().next() else { return Ok(()) };
-        let mut runs: heapless::Vec<Run, 64> = heapless::Vec::new();
-        let mut at = Some(Iova(0));
-        let mut count = 0;
-        loop {
-            let next = at.and_then(|at| source.domain.next_mapping(at));
-            if let Some(run) = next {
-                at = run.range.last().checked_add(1);
-                if runs.push(run).is_ok() && !runs.is_full() {
-                    continue;
-                }
-            }
-            if !runs.is_empty() {
-                let mapped = domain.map_runs(&runs);
-                mapped.map_err(super::MapDmaError::from)?;
-                count += runs.len() as u64;
-                runs.clear();
-            }
-            if next.is_none() {
-                break;
-            }
-        }
-        self.operations.dom_map += count;
-        Ok(())
-    }
-
-    /// No mapping counts as mapped any more: nobody adds to the passing domain from here on.
-    fn forget_mapped(&mut self) {
-        self.for_each_in(IovaRange::ALL, |mapping| mapping.mapped = false);
-        if let Some(passing) = &mut self.passing {
-            passing.joining = false;
-        }
-    }
-
-    /// Forgets every mapping made before `serial` that nobody is building.
-    fn remove_before(&mut self, serial: u64) {
-        let mut next = Some(Iova(0));
-        while let Some((range, mapping)) = next.and_then(|at| self.mappings.first_from(at)) {
-            next = range.last().checked_add(1);
-            if mapping.serial < serial && mapping.phase != Phase::Building {
-                let serial = mapping.serial;
-                self.remove(range, serial);
-            }
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! What the container's calls answer, with the errno of the type1 rules.
 
+use core::fmt;
+
 use super::memory::PinError;
 use crate::error::{AttachError, DomainError, MapError, OutOfMemory, errors};
 
@@ -32,7 +34,8 @@ errors! {
 errors! {
     /// Why memory was not mapped. Nothing of the call is left.
     MapDmaError {
-        /// Size 0, misaligned, no direction, or outside the usable IOVAs. `EINVAL`.
+        /// Size 0, misaligned, no direction, outside the usable IOVAs, or the memory is scattered
+        /// in pieces smaller than the granule of a unit (rule T1-044). `EINVAL`.
         InvalidArg = EINVAL, "empty, misaligned, without direction, or outside the usable IOVAs";
         /// The IOVA or the memory range wraps (rule T1-264). `EOVERFLOW`.
         Overflow = EOVERFLOW, "the range wraps around";
@@ -68,8 +71,40 @@ errors! {
         Overflow = EOVERFLOW, "the range wraps around";
         /// Another call is at work on a mapping in the range: nothing was removed. `EBUSY`.
         Busy = EBUSY, "another call is at work on a mapping in the range";
-        /// The unit did not confirm: the mappings stay, and their memory stays pinned. `EIO`.
-        Io = EIO, "the IOMMU failed or did not answer; the memory stays pinned";
+        /// The unit did not confirm: what it may still reach stays mapped and pinned, what was gone
+        /// before is gone (rule T1-383). `EIO`.
+        Io = EIO, "the IOMMU failed or did not answer; the rest stays mapped and pinned";
+    }
+}
+
+/// An unmap that ended early: why, and what is gone all the same (rule T1-369).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnmapFailed {
+    /// Why it ended.
+    pub error: UnmapDmaError,
+    /// What it had removed by then.
+    pub unmapped: Unmapped,
+}
+
+impl UnmapFailed {
+    /// The stable errno of the reason (a positive number).
+    #[must_use]
+    pub const fn errno(self) -> i32 {
+        self.error.errno()
+    }
+}
+
+impl fmt::Display for UnmapFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} bytes are gone)", self.error, self.unmapped.bytes)
+    }
+}
+
+impl core::error::Error for UnmapFailed {}
+
+impl From<UnmapDmaError> for UnmapFailed {
+    fn from(error: UnmapDmaError) -> Self {
+        Self { error, unmapped: Unmapped::default() }
     }
 }
 

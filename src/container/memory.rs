@@ -21,7 +21,7 @@ errors! {
 pub struct Pinned {
     /// The physical address of the first page.
     pub phys: PhysAddr,
-    /// How many pages of the container's granule the run has; at least 1.
+    /// How many pages of [`Memory::page_size`] the run has; at least 1.
     pub pages: u64,
 }
 
@@ -33,17 +33,21 @@ pub trait Memory: Send + Sync {
     /// The page size that addresses and counts are in, in bytes; a power of two.
     fn page_size(&self) -> u64;
 
-    /// Pins the longest run of physically contiguous pages from `vaddr` on, at most `pages`.
+    /// Pins a run of physically contiguous pages from `vaddr` on, at most `pages`, as long as is
+    /// convenient: answers that continue each other are joined (rule T1-311).
     ///
-    /// `prot` says how devices will use them. The run must not be empty; a longer one than asked
-    /// for is cut, and an empty one taken as `Fault` (rule T1-326).
+    /// `prot` says how devices will use them. The run must not be empty; an empty one is taken as
+    /// `Fault` (rule T1-326), and of one longer than asked for the surplus is unpinned at once.
+    /// A unit whose granule is larger than a page needs memory that is contiguous, and aligned, in
+    /// pieces of its granule (rule T1-044).
     ///
     /// # Errors
     ///
     /// As [`PinError`]; nothing is pinned.
     fn pin(&self, vaddr: u64, pages: u64, prot: Prot) -> Result<Pinned, PinError>;
 
-    /// Takes back a run that [`pin`](Self::pin) gave, or a part of it, once no device reaches it.
+    /// Takes back a run that [`pin`](Self::pin) gave, a part of it, or several that continue each
+    /// other, once no device reaches it.
     ///
     /// `prot` is what it was pinned with: pages that devices could write count as dirty.
     fn unpin(&self, run: Pinned, prot: Prot);

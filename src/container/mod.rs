@@ -7,8 +7,9 @@
 //!
 //! | call | file |
 //! |---|---|
-//! | `attach_group`, `detach_group` | `attach.rs` |
-//! | `map_dma`, `unmap_dma` | `dma.rs` |
+//! | `attach_group`, `detach_group` | `attach.rs`, `detach.rs`, `replay.rs` |
+//! | `map_dma`, `unmap_dma` | `map.rs`, `unmap.rs`, `drain.rs` |
+//! | what is held | `state.rs` |
 //! | usable IOVAs | `windows.rs` |
 //! | pinning | `memory.rs`, implemented by the host |
 //!
@@ -20,27 +21,33 @@
 //! range is taken from the start (rule T1-583).
 
 mod attach;
-mod dma;
+mod detach;
+mod drain;
 mod errors;
+mod map;
 mod memory;
+mod replay;
+mod state;
+mod unmap;
 mod windows;
 
 use core::fmt;
 
-use intrusive_collections::intrusive_adapter;
-
-pub use dma::{MapDma, UnmapDma};
-pub use errors::{AttachGroupError, MapDmaError, UnmapDmaError, Unmapped};
+pub use errors::{AttachGroupError, MapDmaError, UnmapDmaError, UnmapFailed, Unmapped};
+pub use map::MapDma;
 pub use memory::{IdentityMemory, Memory, PinError, Pinned};
+pub(crate) use state::{DomainEntry, GroupEntry};
+pub use unmap::UnmapDma;
 
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::domain::PagingDomain;
-use crate::group::{Attachment, GroupId, Ownership};
-use crate::list::{Link, List, listed};
+use crate::error::OutOfMemory;
+use crate::group::{GroupId, Ownership};
+use crate::list::List;
 use crate::pool::{Pool, Shared};
-use crate::prot::Prot;
 use crate::rangemap::RangeMap;
 use crate::sync::{Mutex, RawLock, SpinLock};
+use state::{Mapping, Passing, Phase, State};
 use windows::Windows;
 
 /// How a container is opened (rule T1-010).
@@ -114,66 +121,6 @@ pub struct Container<M: Memory, R: RawLock = SpinLock> {
     state: Mutex<R, State<R>>,
 }
 
-struct State<R: RawLock> {
-    /// Newest first.
-    domains: List<DomainEntry<R>>,
-    /// A domain that is on its way in (filled, not attached yet) or out (drained).
-    passing: Option<Passing<R>>,
-    mappings: RangeMap<Mapping>,
-    windows: Windows,
-    page_sizes: u64,
-    free_mappings: u32,
-    next_serial: u64,
-    operations: Operations,
-}
-
-/// The first domain while memory is pinned for it, the last one while memory is unpinned.
-struct Passing<R: RawLock> {
-    domain: Shared<PagingDomain<R>>,
-    joining: bool,
-}
-
-/// A domain of the container and the groups on it. Owner: the list in `State::domains`.
-/// Lock: `Container::state`; `groups` has a lock only because list nodes are shared.
-pub(crate) struct DomainEntry<R: RawLock> {
-    link: Link,
-    domain: Shared<PagingDomain<R>>,
-    groups: Mutex<R, List<GroupEntry<R>>>,
-}
-
-/// A group of the container. Owner: the list in its domain's entry. Made empty, so that nothing
-/// has to be allocated after the attach.
-pub(crate) struct GroupEntry<R: RawLock> {
-    link: Link,
-    attachment: Mutex<R, Option<Attachment<R>>>,
-}
-
-listed!(DomainEntryAdapter, DomainEntry<R>);
-listed!(GroupEntryAdapter, GroupEntry<R>);
-
-/// One mapping of the user (rule T1-005).
-#[derive(Clone, Copy, Debug)]
-struct Mapping {
-    vaddr: u64,
-    /// Tells the mapping from a later one at the same place.
-    serial: u64,
-    prot: Prot,
-    phase: Phase,
-    /// Its pages are pinned and every domain maps them (`iommu_mapped`).
-    mapped: bool,
-}
-
-/// Who may touch a mapping while the state is unlocked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    /// Nobody is at work on it.
-    Live,
-    /// The call that made it, or an attach, pins and maps its pages.
-    Building,
-    /// An unmap takes its pages away.
-    Removing,
-}
-
 impl<M: Memory, R: RawLock> Container<M, R> {
     /// Opens a container without groups (rule T1-064; kind v2). Allocates nothing.
     ///
@@ -232,9 +179,24 @@ impl<M: Memory, R: RawLock> Container<M, R> {
 
     /// Calls `each` for every usable range of IOVAs, ascending; none means no constraint.
     ///
+    /// What devices reserve that joined an attached group is left out, unless there is no memory to
+    /// make the list again; [`map_dma`](Self::map_dma) refuses it in any case (rule T1-042).
     /// The state is locked: `each` must not call back into the container.
     pub fn for_each_window(&self, each: impl FnMut(IovaRange)) {
-        self.state.lock().windows.as_slice().iter().copied().for_each(each);
+        let mut state = self.state.lock();
+        let _ = self.refresh(&mut state);
+        state.windows.as_slice().iter().copied().for_each(each);
+    }
+
+    /// Makes the list of usable IOVAs again, from the devices that the groups have now.
+    ///
+    /// Needed by nobody who does not keep the list: every call that reads it does this first.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: the old list stays.
+    pub fn refresh_windows(&self) -> Result<(), OutOfMemory> {
+        self.refresh(&mut self.state.lock())
     }
 
     /// Where `iova` leads, as the newest domain has it; `None` if it is not mapped, or if no group
@@ -251,31 +213,6 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let has = |entry: &&DomainEntry<R>| entry.groups.lock().iter().any(|one| one.is(group));
         let entry = state.domains.iter().find(has)?;
         Some(entry.domain.clone())
-    }
-}
-
-impl<R: RawLock> State<R> {
-    /// The lowest common page size (G).
-    fn granule(&self) -> u64 {
-        1 << self.page_sizes.trailing_zeros()
-    }
-
-    /// The domains that a mapping has to be in: those with groups, and one on its way in.
-    fn targets(&self) -> impl Iterator<Item = &Shared<PagingDomain<R>>> {
-        let passing = self.passing.iter().filter(|passing| passing.joining);
-        self.domains.iter().map(|entry| &entry.domain).chain(passing.map(|one| &one.domain))
-    }
-
-    /// The domains that may map something: also the one on its way out.
-    fn holders(&self) -> impl Iterator<Item = &Shared<PagingDomain<R>>> {
-        let passing = self.passing.iter().map(|passing| &passing.domain);
-        self.domains.iter().map(|entry| &entry.domain).chain(passing)
-    }
-}
-
-impl<R: RawLock> GroupEntry<R> {
-    fn is(&self, group: GroupId) -> bool {
-        self.attachment.lock().as_ref().is_some_and(|held| held.group().id() == group)
     }
 }
 

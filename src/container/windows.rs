@@ -3,10 +3,13 @@
 //! Rules T1-042, T1-190 to T1-201. All arithmetic is on inclusive ends, and changes are made on a
 //! copy that replaces the live list when nothing can fail any more (rule T1-196).
 
+use super::state::State;
+use super::{Container, Memory};
 use crate::addr::{Iova, IovaRange};
 use crate::error::OutOfMemory;
 use crate::pool::{Pool, PoolVec};
 use crate::reserved::{ReservedKind, ReservedRegions};
+use crate::sync::RawLock;
 
 /// Disjoint ranges in ascending order. Empty: no constraint, no domain has been seen yet.
 #[derive(Debug)]
@@ -73,6 +76,35 @@ impl Windows {
             }
         }
         Ok(())
+    }
+}
+
+impl<M: Memory, R: RawLock> Container<M, R> {
+    /// Puts the list made from scratch in place of the old one, if they differ.
+    pub(super) fn refresh(&self, state: &mut State<R>) -> Result<(), OutOfMemory> {
+        let windows = self.rebuild(state)?;
+        if windows.as_slice() != state.windows.as_slice() {
+            state.windows = windows;
+        }
+        Ok(())
+    }
+
+    /// The usable IOVAs from scratch (rules T1-198, T1-199, T1-201).
+    fn rebuild(&self, state: &State<R>) -> Result<Windows, OutOfMemory> {
+        let mut windows = Windows::new(self.pool);
+        for entry in state.domains.iter() {
+            windows = windows.clipped(entry.domain.geometry().aperture)?;
+            for group in entry.groups.lock().iter() {
+                let attachment = group.attachment.lock();
+                let Some(group) = attachment.as_ref().map(|held| held.group()) else { continue };
+                let reserved = group.reserved();
+                windows.subtract(&reserved)?;
+            }
+        }
+        if windows.is_empty() && !state.domains.is_empty() {
+            return Err(OutOfMemory); // rule T1-200: an empty result leaves the old list
+        }
+        Ok(windows)
     }
 }
 

@@ -174,6 +174,14 @@ impl<V> RangeMap<V> {
         Some(taken)
     }
 
+    /// Cuts the lower end off the entry that begins exactly at `first`, so that it begins at
+    /// `new_first`, in O(log n). Never allocates.
+    ///
+    /// Returns whether it did: there is such an entry, and `new_first` lies inside it.
+    pub fn trim_front(&mut self, first: Iova, new_first: Iova) -> bool {
+        self.root.as_mut().is_some_and(|root| node::trim_front(root, first, new_first))
+    }
+
     /// Drops all entries and frees all nodes, in O(n). Never allocates.
     pub fn clear(&mut self) {
         self.len = 0;

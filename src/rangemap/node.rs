@@ -123,6 +123,25 @@ pub(super) fn reaching<V>(leaf: &Leaf<V>, at: Iova) -> usize {
     leaf.partition_point(|(range, _)| range.last() < at)
 }
 
+/// Cuts the lower end off the entry that begins at `first`, and notes the new keys on the path.
+pub(super) fn trim_front<V>(node: &mut Node<V>, first: Iova, new_first: Iova) -> bool {
+    match node {
+        Node::Leaf(leaf) => {
+            let found = leaf.binary_search_by_key(&first, |(range, _)| range.first()).ok();
+            let Some((range, _)) = found.and_then(|i| leaf.get_mut(i)) else { return false };
+            let cut = IovaRange::new(new_first, range.last()).filter(|_| first <= new_first);
+            cut.map(|cut| *range = cut).is_some()
+        }
+        Node::Inner(inner) => {
+            let i = inner.route(first);
+            let Some(slot) = inner.slots.get_mut(i) else { return false };
+            let done = trim_front(&mut slot.child, first, new_first);
+            inner.refresh(i);
+            done
+        }
+    }
+}
+
 /// Puts `item` into a row that has room.
 pub(super) fn place<T, const N: usize>(row: &mut Vec<T, N>, at: usize, item: T) {
     let refused = row.insert(at, item).is_err();

@@ -510,3 +510,23 @@ proptest! {
         prop_assert_eq!(pool.usage(), Usage::default());
     }
 }
+
+#[test]
+fn the_lower_end_of_an_entry_can_be_cut_off_without_memory() {
+    let pool = pool();
+    let mut map = RangeMap::new(pool);
+    for n in 0..200 {
+        map.insert(page(2 * n), n).unwrap();
+    }
+    pool.refuse_nth(0, true);
+    for n in 0..200 {
+        let (first, cut) = (page(2 * n).first(), Iova(((2 * n) << 12) + 0x800));
+        assert!(map.trim_front(first, cut));
+        assert!(!map.trim_front(first, cut), "no entry begins there any more");
+        assert!(!map.trim_front(cut, page(2 * n + 1).first()), "nothing would be left");
+        assert!(!map.trim_front(cut, first), "it never grows");
+        assert_eq!((map.get(first), map.get(cut).map(|(_, n)| *n)), (None, Some(n)));
+    }
+    check(&map);
+    assert_eq!(pool.refuse_none(), 0);
+}

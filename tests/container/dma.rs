@@ -64,7 +64,7 @@ fn unmap_checks_come_in_their_order_and_remove_nothing() {
         (range(AT - PAGE, 2), UnmapDmaError::InvalidArg),
     ];
     for (row, error) in rows {
-        assert_eq!(world.container.unmap_dma(&row), Err(error), "{row:?}");
+        assert_eq!(world.container.unmap_dma(&row), Err(error.into()), "{row:?}");
         assert_eq!(world.digest(), before);
     }
 }
@@ -147,7 +147,7 @@ fn an_unmap_that_is_not_confirmed_keeps_the_memory_pinned() {
     world.attached(0);
     world.container.map_dma(&request(AT, 3)).unwrap();
     world.units[0].0.refuse(0, Refusal::ONCE);
-    assert_eq!(world.container.unmap_dma(&UnmapDma::All), Err(UnmapDmaError::Io));
+    assert_eq!(world.container.unmap_dma(&UnmapDma::All), Err(UnmapDmaError::Io.into()));
     assert_eq!((world.memory.pins(), world.container.mapping_count()), (3, 1));
 }
 

@@ -29,12 +29,27 @@ struct ScriptState {
     refuse: Option<(u64, PinError)>,
     refused: u64,
     scattered: bool,
+    /// At most so many pages in an answer.
+    piece: Option<u64>,
+    /// So many pages more than asked for.
+    surplus: u64,
+    unpinned_with: Vec<Prot>,
 }
 
 impl Script {
     /// Every page is its own run: consecutive pages are 16 pages apart in memory.
     pub fn scatter(&self) {
         self.state.lock().unwrap().scattered = true;
+    }
+
+    /// No answer has more than `pages`; memory stays contiguous.
+    pub fn in_pieces_of(&self, pages: u64) {
+        self.state.lock().unwrap().piece = Some(pages);
+    }
+
+    /// Every answer has `pages` more than were asked for.
+    pub fn give_too_much(&self, pages: u64) {
+        self.state.lock().unwrap().surplus = pages;
     }
 
     /// Refuses the `n`-th pin from now on, once.
@@ -46,6 +61,11 @@ impl Script {
         let mut state = self.state.lock().unwrap();
         state.refuse = None;
         std::mem::take(&mut state.refused)
+    }
+
+    /// What the runs were unpinned with so far.
+    pub fn unpinned_with(&self) -> Vec<Prot> {
+        self.state.lock().unwrap().unpinned_with.clone()
     }
 
     /// Pinned pages, each as often as it is pinned.
@@ -71,14 +91,16 @@ impl Memory for Script {
         }
         let (phys, pages) =
             if state.scattered { (vaddr * 16, 1) } else { (vaddr + 0x4000_0000, pages) };
+        let pages = state.piece.map_or(pages, |piece| pages.min(piece)) + state.surplus;
         for page in 0..pages {
             *state.pins.entry(phys + page * PAGE).or_default() += 1;
         }
         Ok(Pinned { phys: PhysAddr(phys), pages })
     }
 
-    fn unpin(&self, run: Pinned, _prot: Prot) {
+    fn unpin(&self, run: Pinned, prot: Prot) {
         let mut state = self.state.lock().unwrap();
+        state.unpinned_with.push(prot);
         for page in 0..run.pages {
             let key = run.phys.0 + page * PAGE;
             let count = state.pins.get_mut(&key).expect("unpinned a page that is not pinned");

@@ -3,4 +3,6 @@
 mod attach;
 mod dma;
 mod fixture;
+mod hotplug;
+mod shortfalls;
 mod threads;

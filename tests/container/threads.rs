@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use iommu::container::{MapDma, UnmapDma, UnmapDmaError};
+use iommu::container::{MapDma, UnmapDma, UnmapDmaError, UnmapFailed};
 use iommu::prot::Prot;
 
 use crate::fixture::{PAGE, World};
@@ -60,7 +60,7 @@ fn maps_unmaps_attaches_and_detaches_at_the_same_time() {
                 while busy.load(Ordering::Relaxed) {
                     let request = UnmapDma::Range { iova: 7 << 32, size: PAGE };
                     match container.unmap_dma(&request) {
-                        Ok(_) | Err(UnmapDmaError::Busy) => {}
+                        Ok(_) | Err(UnmapFailed { error: UnmapDmaError::Busy, .. }) => {}
                         Err(error) => panic!("{error}"),
                     }
                     let map = MapDma { iova: 7 << 32, vaddr: 0, size: PAGE, prot: Prot::READ };
@@ -118,7 +118,9 @@ fn the_last_group_may_come_and_go_while_memory_is_mapped() {
                         loop {
                             match container.unmap_dma(&unmap) {
                                 Ok(gone) => break assert!(gone.bytes == size || gone.bytes == 0),
-                                Err(UnmapDmaError::Busy) => std::thread::yield_now(),
+                                Err(UnmapFailed { error: UnmapDmaError::Busy, .. }) => {
+                                    std::thread::yield_now();
+                                }
                                 Err(error) => panic!("{error}"),
                             }
                         }

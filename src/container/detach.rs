@@ -1,0 +1,59 @@
+//! Detach of groups.
+//!
+//! `Container::groups` is held throughout, `Container::state` except while the provider unpins.
+
+use super::{Container, Memory, Passing, Phase, State};
+use crate::addr::Iova;
+use crate::group::{GroupId, Ownership};
+use crate::sync::RawLock;
+use crate::trace::emit;
+
+impl<M: Memory, R: RawLock> Container<M, R> {
+    /// Detaches a group and returns its ownership; `None` if it is not in the container. Can't
+    /// fail, and never allocates but for the list of usable IOVAs, which stays if it can't.
+    ///
+    /// The group is blocked before anything is unmapped or unpinned (rule T1-230). With the last
+    /// group of a domain the domain goes, with the last group all mappings (rule T1-232).
+    pub fn detach_group(&self, group: GroupId) -> Option<Ownership<R>> {
+        let _one_at_a_time = self.groups.lock();
+        let mut state = self.state.lock();
+        let entry = state.domains.find(|entry| entry.groups.lock().iter().any(|g| g.is(group)))?;
+        let gone = entry.groups.lock().remove(|one| one.is(group))?;
+        let attachment = gone.attachment.lock().take()?;
+        let ownership = attachment.detach();
+        state.operations.detach += 1;
+        // An endpoint that the unit refused to block counts on the domain still: then the domain stays,
+        // without a group, so that unmaps reach it and nothing is unpinned under it (rule C-137).
+        if entry.groups.lock().is_empty() && entry.domain.endpoint_count() == 0 {
+            state.domains.remove(|one| one.domain.ptr_eq(&entry.domain));
+            if state.domains.is_empty() {
+                let serials = state.next_serial;
+                state.passing = Some(Passing { domain: entry.domain.clone(), joining: false });
+                state.forget_mapped();
+                lock_api::MutexGuard::unlocked(&mut state, || self.drain_all());
+                state.passing = None;
+                state.remove_before(serials);
+            }
+            state.operations.dom_free += 1;
+            state.page_sizes = self.common_sizes(&state, None).unwrap_or(state.page_sizes);
+        }
+        if self.refresh(&mut state).is_err() {
+            emit!(debug, "iommu: usable IOVAs not widened"); // rule T1-200: the old list stays
+        }
+        Some(ownership)
+    }
+}
+
+impl<R: RawLock> State<R> {
+    /// Forgets every mapping made before `serial` that nobody is building.
+    fn remove_before(&mut self, serial: u64) {
+        let mut next = Some(Iova(0));
+        while let Some((range, mapping)) = next.and_then(|at| self.mappings.first_from(at)) {
+            next = range.last().checked_add(1);
+            if mapping.serial < serial && mapping.phase != Phase::Building {
+                let serial = mapping.serial;
+                self.remove(range, serial);
+            }
+        }
+    }
+}

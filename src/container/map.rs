@@ -1,0 +1,263 @@
+//! `map_dma`: checks, pinning run by run, mapping into every domain, and the undo.
+//!
+//! The state is locked for the checks and for each batch of runs, and unlocked while the provider
+//! pins or unpins. `Phase::Building` keeps others away from the mapping in between.
+
+use core::ops::ControlFlow;
+
+use super::drain::{Owner, Runs, ranges};
+use super::{Container, MapDmaError, Mapping, Memory, Phase, Pinned, State};
+use crate::addr::{Iova, IovaRange, PhysAddr};
+use crate::domain::PagingDomain;
+use crate::driver::{Capabilities, Run};
+use crate::error::MapError;
+use crate::prot::Prot;
+use crate::rangemap::InsertError;
+use crate::sync::RawLock;
+
+/// A request to map (rules T1-260 ff.). All numbers are in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapDma {
+    /// Where devices see the memory.
+    pub iova: u64,
+    /// Where the owner sees it.
+    pub vaddr: u64,
+    /// How much; not 0.
+    pub size: u64,
+    /// READ, WRITE or both, seen from the device (rule T1-280).
+    pub prot: Prot,
+}
+
+impl<M: Memory, R: RawLock> Container<M, R> {
+    /// Maps memory of the owner for every device of every group, now and later.
+    ///
+    /// Without groups the request is only recorded; the first attach pins and maps it (rule
+    /// T1-273). With groups, `Ok` means that every device reaches the memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`MapDmaError`], in the order of rules T1-263 to T1-274. Nothing of the call is left,
+    /// unless the unit refused the undo as well: then what it may still reach stays mapped.
+    pub fn map_dma(&self, request: &MapDma) -> Result<(), MapDmaError> {
+        let (range, serial) = {
+            let mut state = self.state.lock();
+            let mut checked = state.check_map(request);
+            if checked.is_err() && self.refresh(&mut state).is_ok() {
+                checked = state.check_map(request); // a device that left may have been in the way
+            }
+            let range = checked?;
+            let serial = state.next_serial;
+            let mapped = state.targets().next().is_some();
+            let mapping = Mapping {
+                vaddr: request.vaddr,
+                serial,
+                prot: request.prot,
+                phase: if mapped { Phase::Building } else { Phase::Live },
+                mapped,
+            };
+            state.mappings.insert(range, mapping).map_err(|refused| match refused {
+                InsertError::Overlap => MapDmaError::Exists,
+                InsertError::OutOfMemory => MapDmaError::OutOfMemory,
+            })?;
+            state.next_serial += 1;
+            state.free_mappings -= 1;
+            if !mapped {
+                return Ok(());
+            }
+            (range, serial)
+        };
+        let built = self.pin_and_map(range, serial, request.vaddr, request.prot);
+        let mut state = self.state.lock();
+        match built {
+            Ok(()) => {
+                state.set_phase(range, serial, Phase::Live);
+                Ok(())
+            }
+            Err(error) => {
+                state.set_phase(range, serial, Phase::Removing);
+                drop(state);
+                let drained = self.drain(range, Owner::Serial(serial));
+                let mut state = self.state.lock();
+                match drained {
+                    Ok(()) => state.remove(range, serial),
+                    // The unit may still reach the pages: the mapping stays, pinned.
+                    Err(failed) => {
+                        state.set_phase(range, serial, Phase::Live);
+                        state.trim_front(range, failed.at);
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Pins the memory of a mapping and maps it into every target domain, batch by batch. Answers
+    /// of the provider that continue each other are one run (rules T1-310, T1-311).
+    ///
+    /// On error some batches may be mapped: the caller drains them. What was pinned and not mapped
+    /// is unpinned here.
+    pub(super) fn pin_and_map(
+        &self,
+        range: IovaRange,
+        serial: u64,
+        vaddr: u64,
+        prot: Prot,
+    ) -> Result<(), MapDmaError> {
+        let mut runs = Runs::new();
+        let mut next = Some(range.first());
+        while let Some(at) = next {
+            let run = match self.pin_one(range, at, vaddr, prot) {
+                Ok(run) => run,
+                Err(error) => {
+                    self.unpin_all(&runs);
+                    return Err(error);
+                }
+            };
+            next = run.range.last().checked_add(1).filter(|next| range.contains(*next));
+            if let Some(joined) = runs.last().and_then(|last| joined(last, &run)) {
+                runs.pop();
+                runs.extend([joined]);
+            } else {
+                if runs.is_full() {
+                    let sent = self.send(range, serial, &mut runs);
+                    if !matches!(sent, Ok(ControlFlow::Continue(()))) {
+                        self.unpin_all(&[run]);
+                        return sent.map(drop);
+                    }
+                }
+                runs.extend([run]);
+            }
+        }
+        self.send(range, serial, &mut runs).map(drop)
+    }
+
+    /// Maps a batch and empties it. If it was not mapped, it is unpinned.
+    fn send(
+        &self,
+        range: IovaRange,
+        serial: u64,
+        runs: &mut Runs,
+    ) -> Result<ControlFlow<()>, MapDmaError> {
+        let sent = self.state.lock().map_batch(range, serial, runs);
+        if !matches!(sent, Ok(ControlFlow::Continue(()))) {
+            self.unpin_all(runs);
+        }
+        runs.clear();
+        sent
+    }
+
+    /// Pins the next run of a mapping, from `at` on. What the provider pinned beyond the end of the
+    /// mapping is unpinned at once.
+    fn pin_one(
+        &self,
+        range: IovaRange,
+        at: Iova,
+        vaddr: u64,
+        prot: Prot,
+    ) -> Result<Run, MapDmaError> {
+        let page = self.memory.page_size();
+        let left = (range.last().0 - at.0) / page + 1;
+        let pinned = self.memory.pin(vaddr + (at.0 - range.first().0), left, prot)?;
+        let run = place(at, pinned, left, page, prot);
+        if run.is_none() {
+            self.unpin_one(pinned, prot);
+        } else if let Some(beyond) = pinned.pages.checked_sub(left)
+            && let Some(phys) = pinned.phys.checked_add(left * page)
+        {
+            self.unpin_one(Pinned { phys, pages: beyond }, prot);
+        }
+        run.ok_or(MapDmaError::Fault)
+    }
+}
+
+impl<R: RawLock> State<R> {
+    /// Rules T1-263 to T1-270, in their order.
+    fn check_map(&self, request: &MapDma) -> Result<IovaRange, MapDmaError> {
+        let MapDma { iova, vaddr, size, prot } = *request;
+        if size == 0 {
+            return Err(MapDmaError::InvalidArg);
+        }
+        let range = IovaRange::from_len(Iova(iova), size).ok_or(MapDmaError::Overflow)?;
+        if vaddr.checked_add(size - 1).is_none() {
+            return Err(MapDmaError::Overflow);
+        }
+        if !prot.intersects(Prot::RW) || !Prot::RW.contains(prot) {
+            return Err(MapDmaError::InvalidArg);
+        }
+        if (iova | vaddr | size) & (self.granule() - 1) != 0 {
+            return Err(MapDmaError::InvalidArg);
+        }
+        if self.mappings.overlaps(range) {
+            return Err(MapDmaError::Exists);
+        }
+        if self.free_mappings == 0 {
+            return Err(MapDmaError::NoSpace);
+        }
+        if !self.windows.allow(range) || self.reserved_by_device(range) {
+            return Err(MapDmaError::InvalidArg);
+        }
+        Ok(range)
+    }
+
+    /// Maps a batch into every target domain, or into none (rule T1-282). `Break` means that the
+    /// mapping is gone, or that no domain is left: a detach took the container's last group away.
+    fn map_batch(
+        &mut self,
+        range: IovaRange,
+        serial: u64,
+        runs: &[Run],
+    ) -> Result<ControlFlow<()>, MapDmaError> {
+        let found = self.mappings.get(range.first());
+        if found.is_none_or(|(_, mapping)| mapping.serial != serial || !mapping.mapped) {
+            return Ok(ControlFlow::Break(()));
+        }
+        let mut failed = None;
+        let mut done = 0;
+        for domain in self.targets() {
+            if let Err(error) = map_coherent(domain, runs) {
+                failed = Some(error);
+                break;
+            }
+            done += 1;
+        }
+        self.operations.dom_map += (done * runs.len()) as u64;
+        let Some(error) = failed else { return Ok(ControlFlow::Continue(())) };
+        for index in (0..done).rev() {
+            if let Some(domain) = self.targets().nth(index) {
+                // A unit that refuses this is poisoned, and blocks all DMA.
+                let _ = domain.unmap_ranges(&ranges(runs));
+            }
+        }
+        self.operations.dom_unmap += done as u64;
+        Err(error.into())
+    }
+}
+
+/// Maps runs with the coherent-cache attribute where the unit knows it (rule T1-281).
+pub(super) fn map_coherent<R: RawLock>(
+    domain: &PagingDomain<R>,
+    runs: &[Run],
+) -> Result<(), MapError> {
+    let coherent = domain.instance().capabilities().contains(Capabilities::CACHE_COHERENT);
+    let mut runs: Runs = runs.iter().copied().collect();
+    for run in &mut runs {
+        run.prot.set(Prot::CACHE, coherent);
+    }
+    domain.map_runs(&runs)
+}
+
+/// The two runs as one, if the second continues the first, at the device and in memory.
+fn joined(one: &Run, next: &Run) -> Option<Run> {
+    let range = IovaRange::new(one.range.first(), next.range.last())?;
+    let length = one.range.len()?;
+    let continues = one.phys.checked_add(length) == Some(next.phys) && one.prot == next.prot;
+    continues.then_some(Run { range, ..*one })
+}
+
+/// Where a pinned run goes, cut to what was asked for; `None` if the provider's answer is empty or
+/// wraps.
+fn place(at: Iova, run: Pinned, left: u64, page: u64, prot: Prot) -> Option<Run> {
+    let range = IovaRange::from_len(at, run.pages.min(left).checked_mul(page)?)?;
+    run.phys.checked_add(range.span())?;
+    Some(Run { range, phys: PhysAddr(run.phys.0), prot })
+}

@@ -1,0 +1,103 @@
+//! Filling a new domain with the mappings there are, and emptying the last one (section 6).
+
+use super::drain::Owner;
+use super::map::map_coherent;
+use super::{AttachGroupError, Container, Mapping, Memory, Passing, Phase, State};
+use crate::addr::{Iova, IovaRange};
+use crate::domain::PagingDomain;
+use crate::driver::Run;
+use crate::pool::Shared;
+use crate::sync::RawLock;
+use crate::trace::emit;
+
+impl<M: Memory, R: RawLock> Container<M, R> {
+    /// Pins every mapping and records it in the first domain. The state is not locked.
+    pub(super) fn fill_from_memory(
+        &self,
+        domain: &Shared<PagingDomain<R>>,
+    ) -> Result<(), AttachGroupError> {
+        self.state.lock().passing = Some(Passing { domain: domain.clone(), joining: true });
+        let mut next = Some(Iova(0));
+        // New mappings behind `next` see the passing domain and are mapped by their own call.
+        while let Some(at) = next {
+            let (range, mapping) = {
+                let mut state = self.state.lock();
+                let Some((range, mapping)) = state.next_raw(at) else { return Ok(()) };
+                (range, mapping)
+            };
+            let built = self.pin_and_map(range, mapping.serial, mapping.vaddr, mapping.prot);
+            self.state.lock().set_phase(range, mapping.serial, Phase::Live);
+            built?;
+            next = range.last().checked_add(1);
+        }
+        Ok(())
+    }
+
+    /// Takes everything out of the passing domain and unpins it.
+    pub(super) fn drain_all(&self) {
+        if self.drain(IovaRange::ALL, Owner::Anyone).is_err() {
+            // A leak is preferred to memory that a device still reaches (rule T1-383).
+            emit!(warn, "iommu: the IOMMU did not confirm an unmap: memory stays pinned for good");
+        }
+    }
+}
+
+impl<R: RawLock> State<R> {
+    /// The first mapping from `at` on whose pages are not pinned, now being built.
+    fn next_raw(&mut self, at: Iova) -> Option<(IovaRange, Mapping)> {
+        let mut found = None;
+        let rest = IovaRange::new(at, IovaRange::ALL.last())?;
+        self.for_each_in(rest, |range, mapping| {
+            if mapping.mapped || mapping.phase != Phase::Live {
+                return true;
+            }
+            mapping.phase = Phase::Building;
+            mapping.mapped = true;
+            found = Some((range, *mapping));
+            false
+        });
+        found
+    }
+
+    /// Rule T1-211: copies every run from a domain that has them. Nothing is pinned.
+    pub(super) fn fill_from_source(
+        &mut self,
+        domain: &PagingDomain<R>,
+    ) -> Result<(), AttachGroupError> {
+        let Some(source) = self.domains.iter().next() else { return Ok(()) };
+        let mut runs: heapless::Vec<Run, 64> = heapless::Vec::new();
+        let mut at = Some(Iova(0));
+        let mut count = 0;
+        loop {
+            let next = at.and_then(|at| source.domain.next_mapping(at));
+            if let Some(run) = next {
+                at = run.range.last().checked_add(1);
+                if runs.push(run).is_ok() && !runs.is_full() {
+                    continue;
+                }
+            }
+            if !runs.is_empty() {
+                let mapped = map_coherent(domain, &runs);
+                mapped.map_err(super::MapDmaError::from)?;
+                count += runs.len() as u64;
+                runs.clear();
+            }
+            if next.is_none() {
+                break;
+            }
+        }
+        self.operations.dom_map += count;
+        Ok(())
+    }
+
+    /// No mapping counts as mapped any more: nobody adds to the passing domain from here on.
+    pub(super) fn forget_mapped(&mut self) {
+        self.for_each_in(IovaRange::ALL, |_, mapping| {
+            mapping.mapped = false;
+            true
+        });
+        if let Some(passing) = &mut self.passing {
+            passing.joining = false;
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What a container holds, and the small steps on it. Everything here is under `Container::state`.
+
+use intrusive_collections::intrusive_adapter;
+
+use super::windows::Windows;
+use crate::addr::{Iova, IovaRange};
+use crate::domain::PagingDomain;
+use crate::group::{Attachment, GroupId};
+use crate::list::{Link, List, listed};
+use crate::pool::Shared;
+use crate::prot::Prot;
+use crate::rangemap::RangeMap;
+use crate::sync::{Mutex, RawLock};
+
+use super::Operations;
+
+pub(super) struct State<R: RawLock> {
+    /// Newest first.
+    pub(super) domains: List<DomainEntry<R>>,
+    /// A domain that is on its way in (filled, not attached yet) or out (drained).
+    pub(super) passing: Option<Passing<R>>,
+    pub(super) mappings: RangeMap<Mapping>,
+    pub(super) windows: Windows,
+    pub(super) page_sizes: u64,
+    pub(super) free_mappings: u32,
+    pub(super) next_serial: u64,
+    pub(super) operations: Operations,
+}
+
+/// The first domain while memory is pinned for it, the last one while memory is unpinned.
+pub(super) struct Passing<R: RawLock> {
+    pub(super) domain: Shared<PagingDomain<R>>,
+    pub(super) joining: bool,
+}
+
+/// A domain of the container and the groups on it. Owner: the list in `State::domains`.
+/// Lock: `Container::state`; `groups` has a lock only because list nodes are shared.
+pub(crate) struct DomainEntry<R: RawLock> {
+    pub(super) link: Link,
+    pub(super) domain: Shared<PagingDomain<R>>,
+    pub(super) groups: Mutex<R, List<GroupEntry<R>>>,
+}
+
+/// A group of the container. Owner: the list in its domain's entry. Made empty, so that nothing
+/// has to be allocated after the attach.
+pub(crate) struct GroupEntry<R: RawLock> {
+    pub(super) link: Link,
+    pub(super) attachment: Mutex<R, Option<Attachment<R>>>,
+}
+
+listed!(DomainEntryAdapter, DomainEntry<R>);
+listed!(GroupEntryAdapter, GroupEntry<R>);
+
+/// One mapping of the user (rule T1-005).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mapping {
+    pub(super) vaddr: u64,
+    /// Tells the mapping from a later one at the same place.
+    pub(super) serial: u64,
+    pub(super) prot: Prot,
+    pub(super) phase: Phase,
+    /// Its pages are pinned and every domain maps them (`iommu_mapped`).
+    pub(super) mapped: bool,
+}
+
+/// Who may touch a mapping while the state is unlocked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Nobody is at work on it.
+    Live,
+    /// The call that made it, or an attach, pins and maps its pages.
+    Building,
+    /// An unmap takes its pages away.
+    Removing,
+}
+
+impl<R: RawLock> State<R> {
+    /// The lowest common page size (G).
+    pub(super) fn granule(&self) -> u64 {
+        1 << self.page_sizes.trailing_zeros()
+    }
+
+    /// The domains that a mapping has to be in: those with groups, and one on its way in.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Shared<PagingDomain<R>>> {
+        let passing = self.passing.iter().filter(|passing| passing.joining);
+        self.domains.iter().map(|entry| &entry.domain).chain(passing.map(|one| &one.domain))
+    }
+
+    /// The domains that may map something: also the one on its way out.
+    pub(super) fn holders(&self) -> impl Iterator<Item = &Shared<PagingDomain<R>>> {
+        let passing = self.passing.iter().map(|passing| &passing.domain);
+        self.domains.iter().map(|entry| &entry.domain).chain(passing)
+    }
+
+    /// Whether `range` may not be mapped because of a device, as its group has it at this moment:
+    /// one that joined an attached group is not in the list of usable IOVAs yet (rule T1-042).
+    pub(super) fn reserved_by_device(&self, range: IovaRange) -> bool {
+        let mut found = false;
+        for entry in self.domains.iter() {
+            for group in entry.groups.lock().iter() {
+                if let Some(held) = &*group.attachment.lock() {
+                    held.group().for_each_device(|device| {
+                        found |= device.reserved().conflicts(range);
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    pub(super) fn set_phase(&mut self, range: IovaRange, serial: u64, phase: Phase) {
+        if let Some((_, mapping)) = self.mappings.get_mut(range.first())
+            && mapping.serial == serial
+        {
+            mapping.phase = phase;
+        }
+    }
+
+    /// Calls `each` for every mapping that shares an address with `range`, ascending, until it
+    /// answers `false`.
+    pub(super) fn for_each_in(
+        &mut self,
+        range: IovaRange,
+        mut each: impl FnMut(IovaRange, &mut Mapping) -> bool,
+    ) {
+        let mut next = Some(range.first());
+        while let Some(at) = next {
+            let Some((entry, _)) = self.mappings.first_from(at) else { return };
+            if entry.first() > range.last() {
+                return;
+            }
+            if let Some((_, mapping)) = self.mappings.get_mut(entry.first())
+                && !each(entry, mapping)
+            {
+                return;
+            }
+            next = entry.last().checked_add(1);
+        }
+    }
+
+    /// Forgets a mapping and gives its place back.
+    pub(super) fn remove(&mut self, range: IovaRange, serial: u64) {
+        let found = self.mappings.get(range.first());
+        if found.is_some_and(|(_, mapping)| mapping.serial == serial) {
+            self.mappings.remove(range.first());
+            self.free_mappings += 1;
+        }
+    }
+
+    /// Cuts the part of a mapping below `new_first` off: its pages are gone. Never allocates.
+    pub(super) fn trim_front(&mut self, range: IovaRange, new_first: Iova) {
+        if self.mappings.trim_front(range.first(), new_first)
+            && let Some((_, mapping)) = self.mappings.get_mut(new_first)
+        {
+            mapping.vaddr += new_first.0 - range.first().0;
+        }
+    }
+
+    /// Whether `range` cuts a mapping at one of its ends (rule T1-361).
+    pub(super) fn cuts(&self, range: IovaRange) -> bool {
+        let cut = |at| self.mappings.get(at).is_some_and(|(entry, _)| !range.encloses(entry));
+        cut(range.first()) || cut(range.last())
+    }
+}
+
+impl<R: RawLock> GroupEntry<R> {
+    pub(super) fn is(&self, group: GroupId) -> bool {
+        self.attachment.lock().as_ref().is_some_and(|held| held.group().id() == group)
+    }
+}

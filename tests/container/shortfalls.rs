@@ -1,0 +1,172 @@
+//! Truth on record after a failure in the middle, runs as long as memory is, answers too long,
+//! coherent mappings, and a first attach in linear time.
+
+use std::time::Instant;
+
+use iommu::addr::PageSizes;
+use iommu::container::{MapDma, MapDmaError, UnmapDma, UnmapDmaError, UnmapFailed, Unmapped};
+use iommu::driver::{Capabilities, Left};
+use iommu::prot::Prot;
+use iommu::sim::{Call, Refusal, SimConfig};
+
+use crate::fixture::{PAGE, World};
+
+const AT: u64 = 0x10_0000;
+
+fn request(iova: u64, pages: u64) -> MapDma {
+    MapDma { iova, vaddr: iova, size: pages * PAGE, prot: Prot::RW }
+}
+
+#[test]
+fn what_a_broken_unmap_removed_is_on_record_as_removed() {
+    // T1-037, T1-369, T1-383: 40 mappings of 1, one of 100 and 40 of 1 scattered pages go in
+    // batches of 64 runs; each batch fails once. Neighbours of a batch go in one request.
+    for failing in 0..3_u64 {
+        let world = World::new(1);
+        world.memory.scatter();
+        let (_, endpoint) = world.attached(0);
+        for n in (0..40).chain(140..180) {
+            world.container.map_dma(&request(AT + n * PAGE, 1)).unwrap();
+        }
+        world.container.map_dma(&request(AT + 40 * PAGE, 100)).unwrap();
+        let refusal = Refusal { left: Left::Unchanged, ..Refusal::FOREVER };
+        world.units[0].0.refuse(failing, refusal);
+        let gone = 64 * failing;
+        let failed = world.container.unmap_dma(&UnmapDma::All).unwrap_err();
+        let unmapped = Unmapped { bytes: gone * PAGE };
+        assert_eq!(failed, UnmapFailed { error: UnmapDmaError::Io, unmapped });
+        let mappings = if failing == 0 { 81 } else { 41 };
+        assert_eq!(world.container.mapping_count(), mappings);
+        assert_eq!(world.container.free_mappings() as usize, 65_535 - mappings, "T1-033");
+        assert_eq!(world.memory.pins(), 180 - gone);
+        for n in 0..180 {
+            let iova = AT + n * PAGE;
+            let there = (n >= gone).then_some(iova * 16);
+            assert_eq!(world.reaches(0, endpoint, iova), there, "page {n}");
+        }
+        // What is gone can be mapped again once the unit works; what stays is still taken.
+        assert_eq!(world.units[0].0.refuse_none(), 1);
+        assert_eq!(
+            world.container.map_dma(&request(AT + gone * PAGE, 1)),
+            Err(MapDmaError::Exists)
+        );
+        if failing > 0 {
+            world.container.map_dma(&request(AT, gone)).unwrap();
+            assert_eq!(world.memory.pins(), 180);
+        }
+        let rest = world.container.unmap_dma(&UnmapDma::All).unwrap();
+        assert_eq!((rest.bytes, world.memory.pins()), (180 * PAGE, 0));
+    }
+}
+
+#[test]
+fn a_map_whose_undo_is_refused_keeps_only_what_may_still_be_reached() {
+    // T1-283, T1-383: the third batch of 64 runs is refused, and so is the undo of the second.
+    let world = World::new(1);
+    world.memory.scatter();
+    let (_, endpoint) = world.attached(0);
+    // 64 + 64 maps, the third batch fails at its first run, the undo's first unmap succeeds.
+    world.units[0].0.refuse(128, Refusal::ONCE);
+    assert_eq!(world.container.map_dma(&request(AT, 180)), Err(MapDmaError::Io));
+    assert_eq!((world.memory.pins(), world.container.mapping_count()), (0, 0));
+    world.units[0].0.refuse(128, Refusal { left: Left::Unchanged, ..Refusal::FOREVER });
+    assert_eq!(world.container.map_dma(&request(AT, 180)), Err(MapDmaError::Io));
+    assert_eq!((world.memory.pins(), world.container.mapping_count()), (128, 1));
+    assert!(world.reaches(0, endpoint, AT).is_some(), "the unit did not obey");
+    world.units[0].0.refuse_none();
+    assert_eq!(world.container.unmap_dma(&UnmapDma::All).unwrap().bytes, 180 * PAGE);
+    assert_eq!((world.memory.pins(), world.reaches(0, endpoint, AT)), (0, None));
+}
+
+#[test]
+fn the_first_attach_is_linear_in_the_number_of_mappings() {
+    // T1-212, T1-648: eight times the mappings may cost at most 24 times as long.
+    let time = |count: u64| {
+        let best = (0..3).map(|_| {
+            let world = World::new(1);
+            for n in 0..count {
+                world.container.map_dma(&request(AT + 2 * n * PAGE, 1)).unwrap();
+            }
+            let (ownership, _) = world.group(0);
+            // The unit refuses the ATTACH itself, after the fill: its own tables are not linear.
+            world.units[0].0.refuse(0, Refusal { left: Left::Unchanged, ..Refusal::ONCE });
+            let start = Instant::now();
+            world.container.attach_group(ownership).unwrap_err();
+            let spent = start.elapsed();
+            assert_eq!((world.memory.pins(), world.container.operations().dom_map), (0, count));
+            spent
+        });
+        best.min().unwrap()
+    };
+    let (few, many) = (time(2_000), time(16_000));
+    println!("first attach: 2,000 mappings {few:?}, 16,000 mappings {many:?}");
+    assert!(many < few * 24, "{few:?} and {many:?}");
+}
+
+#[test]
+fn answers_that_continue_each_other_are_one_run() {
+    // T1-310, T1-311
+    let world = World::new(1);
+    world.attached(0);
+    world.memory.in_pieces_of(3);
+    let before = world.units[0].1.counters();
+    world.container.map_dma(&request(AT, 200)).unwrap();
+    let sent = world.units[0].1.counters().since(&before);
+    assert_eq!((sent.map, sent.notifies), (1, 1));
+    world.container.unmap_dma(&UnmapDma::All).unwrap();
+    assert_eq!(world.memory.pins(), 0);
+}
+
+#[test]
+fn a_unit_with_a_coarse_granule_needs_memory_in_pieces_of_it() {
+    // T1-044: contiguous memory fits whatever the provider's answers are, scattered memory can't.
+    let page_sizes = PageSizes::from_bits(1 << 16).unwrap();
+    let world = World::with(vec![SimConfig { page_sizes, ..SimConfig::default() }]);
+    let (_, endpoint) = world.attached(0);
+    world.memory.in_pieces_of(1);
+    world.container.map_dma(&request(AT, 32)).unwrap();
+    assert!(world.reaches(0, endpoint, AT + 31 * PAGE).is_some());
+    let before = world.digest();
+    let skewed = MapDma { vaddr: 0x1000, ..request(2 * AT, 16) };
+    assert_eq!(world.container.map_dma(&skewed), Err(MapDmaError::InvalidArg), "T1-266");
+    world.memory.scatter();
+    assert_eq!(world.container.map_dma(&request(2 * AT, 16)), Err(MapDmaError::InvalidArg));
+    assert_eq!(world.digest(), before);
+}
+
+#[test]
+fn what_is_pinned_beyond_a_request_is_unpinned_at_once() {
+    // T1-326
+    let world = World::new(1);
+    let (_, endpoint) = world.attached(0);
+    world.memory.give_too_much(5);
+    world.container.map_dma(&request(AT, 4)).unwrap();
+    assert_eq!(world.memory.pins(), 4);
+    assert_eq!(world.reaches(0, endpoint, AT + 4 * PAGE), None);
+    world.container.unmap_dma(&UnmapDma::All).unwrap();
+    assert_eq!(world.memory.pins(), 0);
+}
+
+#[test]
+fn mappings_are_coherent_where_the_unit_knows_the_attribute() {
+    // T1-281, C-160: map into both, then replay from the one into a third and from the other
+    let coherent = SimConfig { capabilities: Capabilities::CACHE_COHERENT, ..SimConfig::default() };
+    let plain = SimConfig::default();
+    let world = World::with(vec![coherent.clone(), plain.clone(), coherent, plain]);
+    world.attached(0);
+    world.attached(1);
+    world.container.map_dma(&request(AT, 2)).unwrap();
+    world.attached(2);
+    world.attached(3);
+    for (unit, cache) in [Prot::CACHE, Prot::empty(), Prot::CACHE, Prot::empty()].iter().enumerate()
+    {
+        let log = world.units[unit].0.take_log();
+        let mut maps = log.iter().filter_map(|call| match call {
+            Call::Map { run, .. } => Some(run.prot),
+            _ => None,
+        });
+        assert_eq!((maps.next(), maps.next()), (Some(Prot::RW | *cache), None), "unit {unit}");
+    }
+    world.container.unmap_dma(&UnmapDma::All).unwrap();
+    assert_eq!(world.memory.unpinned_with(), [Prot::RW], "the provider never sees the attribute");
+}
