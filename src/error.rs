@@ -16,8 +16,12 @@ pub mod errno {
     pub const ENOENT: i32 = 2;
     /// Input/output error.
     pub const EIO: i32 = 5;
+    /// The argument list is too long.
+    pub const E2BIG: i32 = 7;
     /// Out of memory.
     pub const ENOMEM: i32 = 12;
+    /// Permission denied.
+    pub const EACCES: i32 = 13;
     /// Bad address.
     pub const EFAULT: i32 = 14;
     /// Busy.

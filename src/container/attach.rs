@@ -4,9 +4,8 @@
 //! held from the first check to the end, except while the provider pins memory for the first
 //! domain or unpins it for the last one.
 
-use super::{
-    AttachGroupError, Container, DomainEntry, GroupEntry, Memory, Refused, State, all_sizes,
-};
+use super::state::{Mapping, State};
+use super::{AttachGroupError, Container, DomainEntry, GroupEntry, Memory, Refused, all_sizes};
 use crate::addr::IovaRange;
 use crate::domain::PagingDomain;
 use crate::driver::Capabilities;
@@ -170,7 +169,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let sizes = self.common_sizes(state, Some(domain));
         let page_sizes = sizes.ok_or(AttachGroupError::InvalidArg)?;
         let low = (1_u64 << page_sizes.trailing_zeros()) - 1;
-        let cut = |(range, mapping): (IovaRange, &super::Mapping)| {
+        let cut = |(range, mapping): (IovaRange, &Mapping)| {
             (range.first().0 | range.last().0.wrapping_add(1) | mapping.vaddr) & low != 0
         };
         if state.mappings.iter().any(cut) {

@@ -2,8 +2,9 @@
 //!
 //! `Container::groups` is held throughout, `Container::state` except while the provider unpins.
 
-use super::{Container, Memory, Passing, Phase, State};
-use crate::addr::Iova;
+use super::state::{Passing, Phase, State};
+use super::{Container, Memory};
+use crate::addr::{Iova, IovaRange};
 use crate::group::{GroupId, Ownership};
 use crate::sync::RawLock;
 use crate::trace::emit;
@@ -13,7 +14,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// fail, and never allocates but for the list of usable IOVAs, which stays if it can't.
     ///
     /// The group is blocked before anything is unmapped or unpinned (rule T1-230). With the last
-    /// group of a domain the domain goes, with the last group all mappings (rule T1-232).
+    /// group of a domain the domain goes. With the last group all mappings go (rule T1-232); while
+    /// emulated groups are left they stay, unpinned but for what emulated devices hold (rule T1-233).
     pub fn detach_group(&self, group: GroupId) -> Option<Ownership<R>> {
         let _one_at_a_time = self.groups.lock();
         let mut state = self.state.lock();
@@ -27,12 +29,12 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         if entry.groups.lock().is_empty() && entry.domain.endpoint_count() == 0 {
             state.domains.remove(|one| one.domain.ptr_eq(&entry.domain));
             if state.domains.is_empty() {
-                let serials = state.next_serial;
                 state.passing = Some(Passing { domain: entry.domain.clone(), joining: false });
                 state.forget_mapped();
-                lock_api::MutexGuard::unlocked(&mut state, || self.drain_all());
+                let keep = !state.emulated.is_empty(); // rule T1-233
+                let drain = || if keep { self.drain_all() } else { self.forget_all() };
+                lock_api::MutexGuard::unlocked(&mut state, drain);
                 state.passing = None;
-                state.remove_before(serials);
             }
             state.operations.dom_free += 1;
             state.page_sizes = self.common_sizes(&state, None).unwrap_or(state.page_sizes);
@@ -41,6 +43,24 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             emit!(debug, "iommu: usable IOVAs not widened"); // rule T1-200: the old list stays
         }
         Some(ownership)
+    }
+
+    /// Removes every mapping there is at this moment that nobody builds: unmaps and unpins what is
+    /// mapped, releases external pins (rules T1-225, T1-227, T1-232).
+    pub(super) fn forget_all(&self) {
+        let serials = {
+            let mut state = self.state.lock();
+            state.for_each_in(IovaRange::ALL, |_, mapping| {
+                if mapping.phase == Phase::Live {
+                    mapping.phase = Phase::Removing; // no pin comes from here on
+                }
+                true
+            });
+            state.next_serial
+        };
+        self.drain_all();
+        self.release_pins();
+        self.state.lock().remove_before(serials);
     }
 }
 

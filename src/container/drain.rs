@@ -4,7 +4,9 @@
 
 use heapless::Vec;
 
-use super::{Container, Memory, Phase, Pinned, State};
+use super::charge::{Taken, TakenRuns};
+use super::state::{Phase, State};
+use super::{Container, Memory};
 use crate::addr::{Iova, IovaRange};
 use crate::driver::Run;
 use crate::prot::Prot;
@@ -17,7 +19,7 @@ pub(super) type Runs = Vec<Run, BATCH>;
 
 /// Whose pages a drain takes.
 #[derive(Clone, Copy)]
-pub(super) enum Owner {
+pub(super) enum Whose {
     /// One mapping's.
     Serial(u64),
     /// Those of mappings that are being removed and were made before this serial.
@@ -33,40 +35,27 @@ pub(super) struct NotUnmapped {
 }
 
 impl<M: Memory, R: RawLock> Container<M, R> {
-    /// Takes the pages of the mappings that `owner` names, inside `range`, out of every domain and
+    /// Takes the pages of the mappings that `whose` names, inside `range`, out of every domain and
     /// unpins them. The mappings stay in the tree.
-    pub(super) fn drain(&self, range: IovaRange, owner: Owner) -> Result<(), NotUnmapped> {
+    pub(super) fn drain(&self, range: IovaRange, whose: Whose) -> Result<(), NotUnmapped> {
         let mut from = Some(range.first());
         while let Some(first) = from {
             let mut state = self.state.lock();
-            let (runs, next) = state.collect(first, range.last(), owner);
-            let unmapped = state.unmap_batch(&runs);
+            let (runs, next) = state.collect(first, range.last(), whose);
+            state.unmap_batch(&runs)?;
+            let taken = state.take(&runs);
             drop(state);
-            unmapped?;
-            self.unpin_all(&runs);
+            self.give_back(&taken);
             from = next;
         }
         Ok(())
     }
-
-    pub(super) fn unpin_all(&self, runs: &[Run]) {
-        let page = self.memory.page_size();
-        for run in runs {
-            self.unpin_one(Pinned { phys: run.phys, pages: run.range.span() / page + 1 }, run.prot);
-        }
-    }
-
-    pub(super) fn unpin_one(&self, run: Pinned, prot: Prot) {
-        if run.pages > 0 {
-            self.memory.unpin(run, prot);
-        }
-    }
 }
 
 impl<R: RawLock> State<R> {
-    /// The next batch of runs from `first` on that belong to `owner`, read from a domain that has
+    /// The next batch of runs from `first` on that belong to `whose`, read from a domain that has
     /// them, and where to go on.
-    fn collect(&self, first: Iova, last: Iova, owner: Owner) -> (Runs, Option<Iova>) {
+    fn collect(&self, first: Iova, last: Iova, whose: Whose) -> (Runs, Option<Iova>) {
         let mut runs = Runs::new();
         let Some(source) = self.holders().next() else { return (runs, None) };
         let mut at = Some(first);
@@ -75,7 +64,7 @@ impl<R: RawLock> State<R> {
                 return (runs, None);
             }
             run.prot.remove(Prot::CACHE); // the unit's; the provider has never seen it
-            if self.belongs(run.range.first(), owner) && runs.push(run).is_err() {
+            if self.belongs(run.range.first(), whose) && runs.push(run).is_err() {
                 return (runs, at);
             }
             at = run.range.last().checked_add(1);
@@ -83,14 +72,26 @@ impl<R: RawLock> State<R> {
         (runs, None)
     }
 
-    fn belongs(&self, at: Iova, owner: Owner) -> bool {
+    fn belongs(&self, at: Iova, whose: Whose) -> bool {
         let mapping = self.mappings.get(at).map(|(_, mapping)| mapping);
-        match owner {
-            Owner::Anyone => true,
-            Owner::Serial(serial) => mapping.is_some_and(|mapping| mapping.serial == serial),
-            Owner::Before(serial) => mapping
+        match whose {
+            Whose::Anyone => true,
+            Whose::Serial(serial) => mapping.is_some_and(|mapping| mapping.serial == serial),
+            Whose::Before(serial) => mapping
                 .is_some_and(|mapping| mapping.serial < serial && mapping.phase == Phase::Removing),
         }
+    }
+
+    /// Whom the runs were charged to, and what of it external pins keep; right after the unmap.
+    fn take(&mut self, runs: &[Run]) -> TakenRuns {
+        let mut taken = TakenRuns::new();
+        for run in runs {
+            let mapping = self.mappings.get(run.range.first());
+            let owner = mapping.map(|(_, mapping)| mapping.owner).unwrap_or_default();
+            let kept = self.hand_back(run.range);
+            taken.extend([Taken { run: *run, owner, kept }]);
+        }
+        taken
     }
 
     /// Unmaps a batch from every domain that may have it, the source of the batch last.

@@ -69,11 +69,50 @@ errors! {
         InvalidArg = EINVAL, "empty, misaligned, or cutting a mapping";
         /// The range wraps (rule T1-359). `EOVERFLOW`.
         Overflow = EOVERFLOW, "the range wraps around";
-        /// Another call is at work on a mapping in the range: nothing was removed. `EBUSY`.
-        Busy = EBUSY, "another call is at work on a mapping in the range";
+        /// Another call is at work on a mapping in the range, or emulated devices did not let go of
+        /// one (rules T1-371, T1-373). `EBUSY`.
+        Busy = EBUSY, "a mapping in the range is in use";
         /// The unit did not confirm: what it may still reach stays mapped and pinned, what was gone
         /// before is gone (rule T1-383). `EIO`.
         Io = EIO, "the IOMMU failed or did not answer; the rest stays mapped and pinned";
+    }
+}
+
+errors! {
+    /// Why pages were not pinned. None of the call is.
+    PinPagesError {
+        /// No page was asked for, a page is not mapped, nobody is registered to be told, the group
+        /// is not in the container, or the page is device memory (rules T1-460 to T1-473). `EINVAL`.
+        InvalidArg = EINVAL, "not mapped, not registered, or not a page of memory";
+        /// More pages than one call may pin (rule T1-461). `E2BIG`.
+        TooBig = E2BIG, "too many pages for one call";
+        /// The range wraps (rule T1-465). `EOVERFLOW`.
+        Overflow = EOVERFLOW, "the range wraps around";
+        /// Another call is at work on the mapping. `EBUSY`.
+        Busy = EBUSY, "another call is at work on the mapping";
+        /// The mapping does not allow this access (rule T1-470). `EPERM`.
+        NotPermitted = EPERM, "the mapping does not allow this access";
+        /// No node, or the limit of locked memory. `ENOMEM`.
+        OutOfMemory = ENOMEM, "out of memory, or the limit of locked memory is reached";
+        /// There is no memory behind the mapping. `EFAULT`.
+        Fault = EFAULT, "no memory at the address, or not with this permission";
+        /// The owner's address space is gone. `ENODEV`.
+        NoOwner = ENODEV, "the owner of the memory is gone";
+    }
+}
+
+errors! {
+    /// Why memory was not copied. What came before the failing mapping was.
+    DmaCopyError {
+        /// Nothing to copy, or an address is not mapped (rules T1-506, T1-507). `EINVAL`.
+        InvalidArg = EINVAL, "empty, or not mapped";
+        /// Too many copies are under way at once. `EBUSY`.
+        Busy = EBUSY, "too many copies are under way";
+        /// The mapping does not allow this access, or its owner is gone (rules T1-508, T1-509).
+        /// `EPERM`.
+        NotPermitted = EPERM, "the mapping does not allow this access, or its owner is gone";
+        /// The memory can't be reached, or not by the caller (rules T1-509, T1-510). `EFAULT`.
+        Fault = EFAULT, "the memory can't be reached";
     }
 }
 
@@ -159,6 +198,25 @@ impl From<MapError> for MapDmaError {
             MapError::Exists => Self::Exists,
             MapError::Overflow => Self::Overflow,
             _ => Self::InvalidArg,
+        }
+    }
+}
+
+impl From<PinError> for PinPagesError {
+    fn from(error: PinError) -> Self {
+        match error {
+            PinError::Fault => Self::Fault,
+            PinError::OutOfMemory => Self::OutOfMemory,
+            PinError::NoOwner => Self::NoOwner,
+        }
+    }
+}
+
+impl From<PinError> for DmaCopyError {
+    fn from(error: PinError) -> Self {
+        match error {
+            PinError::NoOwner => Self::NotPermitted,
+            PinError::Fault | PinError::OutOfMemory => Self::Fault,
         }
     }
 }

@@ -5,8 +5,9 @@
 
 use core::ops::ControlFlow;
 
-use super::drain::{Owner, Runs, ranges};
-use super::{Container, MapDmaError, Mapping, Memory, Phase, Pinned, State};
+use super::drain::{Runs, Whose, ranges};
+use super::state::{Mapping, Phase, State};
+use super::{Container, MapDmaError, Memory, MemoryOwner, Pinned};
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::domain::PagingDomain;
 use crate::driver::{Capabilities, Run};
@@ -39,7 +40,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// As [`MapDmaError`], in the order of rules T1-263 to T1-274. Nothing of the call is left,
     /// unless the unit refused the undo as well: then what it may still reach stays mapped.
     pub fn map_dma(&self, request: &MapDma) -> Result<(), MapDmaError> {
-        let (range, serial) = {
+        let owner = self.memory.caller();
+        let (range, mapping) = {
             let mut state = self.state.lock();
             let mut checked = state.check_map(request);
             if checked.is_err() && self.refresh(&mut state).is_ok() {
@@ -51,7 +53,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             let mapping = Mapping {
                 vaddr: request.vaddr,
                 serial,
-                prot: request.prot,
+                owner,
+                rights: request.prot.bits() as u8, // READ and WRITE alone: checked above
                 phase: if mapped { Phase::Building } else { Phase::Live },
                 mapped,
             };
@@ -64,9 +67,10 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             if !mapped {
                 return Ok(());
             }
-            (range, serial)
+            (range, mapping)
         };
-        let built = self.pin_and_map(range, serial, request.vaddr, request.prot);
+        let serial = mapping.serial;
+        let built = self.pin_and_map(&Build::new(range, &mapping, false));
         let mut state = self.state.lock();
         match built {
             Ok(()) => {
@@ -76,7 +80,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             Err(error) => {
                 state.set_phase(range, serial, Phase::Removing);
                 drop(state);
-                let drained = self.drain(range, Owner::Serial(serial));
+                let drained = self.drain(range, Whose::Serial(serial));
                 let mut state = self.state.lock();
                 match drained {
                     Ok(()) => state.remove(range, serial),
@@ -96,68 +100,54 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     ///
     /// On error some batches may be mapped: the caller drains them. What was pinned and not mapped
     /// is unpinned here.
-    pub(super) fn pin_and_map(
-        &self,
-        range: IovaRange,
-        serial: u64,
-        vaddr: u64,
-        prot: Prot,
-    ) -> Result<(), MapDmaError> {
+    pub(super) fn pin_and_map(&self, build: &Build) -> Result<(), MapDmaError> {
+        let Build { range, owner, .. } = *build;
         let mut runs = Runs::new();
         let mut next = Some(range.first());
         while let Some(at) = next {
-            let run = match self.pin_one(range, at, vaddr, prot) {
+            let run = match self.pin_one(build, at) {
                 Ok(run) => run,
                 Err(error) => {
-                    self.unpin_all(&runs);
+                    self.release_runs(&runs, owner);
                     return Err(error);
                 }
             };
             next = run.range.last().checked_add(1).filter(|next| range.contains(*next));
-            if let Some(joined) = runs.last().and_then(|last| joined(last, &run)) {
+            let longer = runs.last().and_then(|last| joined(last, &run));
+            if let Some(joined) = longer.filter(|one| self.same_kind(one, &run)) {
                 runs.pop();
                 runs.extend([joined]);
             } else {
                 if runs.is_full() {
-                    let sent = self.send(range, serial, &mut runs);
+                    let sent = self.send(build, &mut runs);
                     if !matches!(sent, Ok(ControlFlow::Continue(()))) {
-                        self.unpin_all(&[run]);
+                        self.release_runs(&[run], owner);
                         return sent.map(drop);
                     }
                 }
                 runs.extend([run]);
             }
         }
-        self.send(range, serial, &mut runs).map(drop)
+        self.send(build, &mut runs).map(drop)
     }
 
     /// Maps a batch and empties it. If it was not mapped, it is unpinned.
-    fn send(
-        &self,
-        range: IovaRange,
-        serial: u64,
-        runs: &mut Runs,
-    ) -> Result<ControlFlow<()>, MapDmaError> {
-        let sent = self.state.lock().map_batch(range, serial, runs);
+    fn send(&self, build: &Build, runs: &mut Runs) -> Result<ControlFlow<()>, MapDmaError> {
+        let sent = self.state.lock().map_batch(build.range, build.serial, runs);
         if !matches!(sent, Ok(ControlFlow::Continue(()))) {
-            self.unpin_all(runs);
+            self.release_runs(runs, build.owner);
         }
         runs.clear();
         sent
     }
 
-    /// Pins the next run of a mapping, from `at` on. What the provider pinned beyond the end of the
-    /// mapping is unpinned at once.
-    fn pin_one(
-        &self,
-        range: IovaRange,
-        at: Iova,
-        vaddr: u64,
-        prot: Prot,
-    ) -> Result<Run, MapDmaError> {
+    /// Pins and charges the next run of a mapping, from `at` on. What the provider pinned beyond the
+    /// end of the mapping is unpinned at once.
+    fn pin_one(&self, build: &Build, at: Iova) -> Result<Run, MapDmaError> {
+        let Build { range, vaddr, owner, prot, .. } = *build;
         let page = self.memory.page_size();
         let left = (range.last().0 - at.0) / page + 1;
-        let pinned = self.memory.pin(vaddr + (at.0 - range.first().0), left, prot)?;
+        let pinned = self.memory.pin(owner, vaddr + (at.0 - range.first().0), left, prot)?;
         let run = place(at, pinned, left, page, prot);
         if run.is_none() {
             self.unpin_one(pinned, prot);
@@ -166,7 +156,28 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         {
             self.unpin_one(Pinned { phys, pages: beyond }, prot);
         }
-        run.ok_or(MapDmaError::Fault)
+        let run = run.ok_or(MapDmaError::Fault)?;
+        self.charge_run(&run, owner, build.pins)?;
+        Ok(run)
+    }
+}
+
+/// A mapping whose pages are to be pinned and mapped.
+#[derive(Clone, Copy)]
+pub(super) struct Build {
+    pub(super) range: IovaRange,
+    pub(super) serial: u64,
+    vaddr: u64,
+    owner: MemoryOwner,
+    prot: Prot,
+    /// There may be external pins in it, made while no domain was there.
+    pins: bool,
+}
+
+impl Build {
+    pub(super) fn new(range: IovaRange, mapping: &Mapping, pins: bool) -> Self {
+        let Mapping { serial, vaddr, owner, .. } = *mapping;
+        Self { range, serial, vaddr, owner, prot: mapping.prot(), pins }
     }
 }
 

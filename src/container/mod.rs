@@ -11,6 +11,9 @@
 //! | `map_dma`, `unmap_dma` | `map.rs`, `unmap.rs`, `drain.rs` |
 //! | what is held | `state.rs` |
 //! | usable IOVAs | `windows.rs` |
+//! | emulated groups, their pins, who is told | `emulated.rs`, `pins.rs`, `holders.rs` |
+//! | copies for emulated devices | `copy.rs` |
+//! | who is charged for a page | `charge.rs` |
 //! | pinning | `memory.rs`, implemented by the host |
 //!
 //! # Locks
@@ -21,11 +24,16 @@
 //! range is taken from the start (rule T1-583).
 
 mod attach;
+mod charge;
+mod copy;
 mod detach;
 mod drain;
+mod emulated;
 mod errors;
+mod holders;
 mod map;
 mod memory;
+mod pins;
 mod replay;
 mod state;
 mod unmap;
@@ -33,9 +41,15 @@ mod windows;
 
 use core::fmt;
 
-pub use errors::{AttachGroupError, MapDmaError, UnmapDmaError, UnmapFailed, Unmapped};
+pub use copy::MAX_COPIES;
+pub use emulated::{EmulatedId, Member};
+pub use errors::{
+    AttachGroupError, DmaCopyError, MapDmaError, PinPagesError, UnmapDmaError, UnmapFailed,
+    Unmapped,
+};
+pub use holders::{HolderId, PinHolder};
 pub use map::MapDma;
-pub use memory::{IdentityMemory, Memory, PinError, Pinned};
+pub use memory::{Frame, IdentityMemory, Memory, MemoryOwner, PinError, Pinned};
 pub(crate) use state::{DomainEntry, GroupEntry};
 pub use unmap::UnmapDma;
 
@@ -47,7 +61,7 @@ use crate::list::List;
 use crate::pool::{Pool, Shared};
 use crate::rangemap::RangeMap;
 use crate::sync::{Mutex, RawLock, SpinLock};
-use state::{Mapping, Passing, Phase, State};
+use state::State;
 use windows::Windows;
 
 /// How a container is opened (rule T1-010).
@@ -129,7 +143,12 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let state = State {
             domains: List::new(),
             passing: None,
+            emulated: List::new(),
             mappings: RangeMap::new(pool),
+            pins: RangeMap::new(pool),
+            holders: List::new(),
+            last_holder: 0,
+            copies: heapless::Vec::new(),
             windows: Windows::new(pool),
             page_sizes: all_sizes(memory.page_size()),
             free_mappings: options.mapping_limit,
@@ -224,6 +243,7 @@ const fn all_sizes(page: u64) -> u64 {
 impl<M: Memory, R: RawLock> Drop for Container<M, R> {
     /// Detaches every group and unpins everything, with groups still attached (rule T1-068).
     fn drop(&mut self) {
+        while self.state.get_mut().emulated.pop_front().is_some() {}
         loop {
             let next = {
                 let state = self.state.lock();
@@ -234,9 +254,10 @@ impl<M: Memory, R: RawLock> Drop for Container<M, R> {
                     first.attachment.lock().as_ref().map(|held| held.group().id())
                 })
             };
-            let Some(group) = next else { return };
+            let Some(group) = next else { break };
             drop(self.detach_group(group));
         }
+        self.forget_all(); // mappings and pins without any group
     }
 }
 

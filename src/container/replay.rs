@@ -1,8 +1,9 @@
 //! Filling a new domain with the mappings there are, and emptying the last one (section 6).
 
-use super::drain::Owner;
-use super::map::map_coherent;
-use super::{AttachGroupError, Container, Mapping, Memory, Passing, Phase, State};
+use super::drain::Whose;
+use super::map::{Build, map_coherent};
+use super::state::{Passing, Phase, State};
+use super::{AttachGroupError, Container, Memory};
 use crate::addr::{Iova, IovaRange};
 use crate::domain::PagingDomain;
 use crate::driver::Run;
@@ -20,22 +21,19 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let mut next = Some(Iova(0));
         // New mappings behind `next` see the passing domain and are mapped by their own call.
         while let Some(at) = next {
-            let (range, mapping) = {
-                let mut state = self.state.lock();
-                let Some((range, mapping)) = state.next_raw(at) else { return Ok(()) };
-                (range, mapping)
-            };
-            let built = self.pin_and_map(range, mapping.serial, mapping.vaddr, mapping.prot);
-            self.state.lock().set_phase(range, mapping.serial, Phase::Live);
+            let raw = self.state.lock().next_raw(at);
+            let Some(build) = raw else { return Ok(()) };
+            let built = self.pin_and_map(&build);
+            self.state.lock().set_phase(build.range, build.serial, Phase::Live);
             built?;
-            next = range.last().checked_add(1);
+            next = build.range.last().checked_add(1);
         }
         Ok(())
     }
 
     /// Takes everything out of the passing domain and unpins it.
     pub(super) fn drain_all(&self) {
-        if self.drain(IovaRange::ALL, Owner::Anyone).is_err() {
+        if self.drain(IovaRange::ALL, Whose::Anyone).is_err() {
             // A leak is preferred to memory that a device still reaches (rule T1-383).
             emit!(warn, "iommu: the IOMMU did not confirm an unmap: memory stays pinned for good");
         }
@@ -44,7 +42,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
 
 impl<R: RawLock> State<R> {
     /// The first mapping from `at` on whose pages are not pinned, now being built.
-    fn next_raw(&mut self, at: Iova) -> Option<(IovaRange, Mapping)> {
+    fn next_raw(&mut self, at: Iova) -> Option<Build> {
         let mut found = None;
         let rest = IovaRange::new(at, IovaRange::ALL.last())?;
         self.for_each_in(rest, |range, mapping| {
@@ -56,7 +54,8 @@ impl<R: RawLock> State<R> {
             found = Some((range, *mapping));
             false
         });
-        found
+        let (range, mapping) = found?;
+        Some(Build::new(range, &mapping, self.pins.overlaps(range)))
     }
 
     /// Rule T1-211: copies every run from a domain that has them. Nothing is pinned.

@@ -2,6 +2,11 @@
 
 use intrusive_collections::intrusive_adapter;
 
+use super::MemoryOwner;
+use super::copy::MAX_COPIES;
+use super::emulated::EmulatedEntry;
+use super::holders::HolderEntry;
+use super::pins::Pin;
 use super::windows::Windows;
 use crate::addr::{Iova, IovaRange};
 use crate::domain::PagingDomain;
@@ -19,7 +24,14 @@ pub(super) struct State<R: RawLock> {
     pub(super) domains: List<DomainEntry<R>>,
     /// A domain that is on its way in (filled, not attached yet) or out (drained).
     pub(super) passing: Option<Passing<R>>,
+    pub(super) emulated: List<EmulatedEntry>,
     pub(super) mappings: RangeMap<Mapping>,
+    /// What emulated devices hold, by page (rule T1-006).
+    pub(super) pins: RangeMap<Pin>,
+    pub(super) holders: List<HolderEntry>,
+    pub(super) last_holder: u64,
+    /// Copies under way: their mappings can't be removed.
+    pub(super) copies: heapless::Vec<IovaRange, MAX_COPIES>,
     pub(super) windows: Windows,
     pub(super) page_sizes: u64,
     pub(super) free_mappings: u32,
@@ -57,10 +69,18 @@ pub(super) struct Mapping {
     pub(super) vaddr: u64,
     /// Tells the mapping from a later one at the same place.
     pub(super) serial: u64,
-    pub(super) prot: Prot,
+    pub(super) owner: MemoryOwner,
+    /// A [`Prot`], which has no higher bits here: 40 bytes with the range.
+    pub(super) rights: u8,
     pub(super) phase: Phase,
     /// Its pages are pinned and every domain maps them (`iommu_mapped`).
     pub(super) mapped: bool,
+}
+
+impl Mapping {
+    pub(super) fn prot(&self) -> Prot {
+        Prot::from_bits_truncate(u32::from(self.rights))
+    }
 }
 
 /// Who may touch a mapping while the state is unlocked.
@@ -106,6 +126,17 @@ impl<R: RawLock> State<R> {
             }
         }
         found
+    }
+
+    /// Whether the group is on one of the domains.
+    pub(super) fn has_group(&self, group: GroupId) -> bool {
+        self.domains.iter().any(|entry| entry.groups.lock().iter().any(|one| one.is(group)))
+    }
+
+    /// Whether a call is at work on a mapping in `range`.
+    pub(super) fn busy(&self, range: IovaRange) -> bool {
+        self.mappings.overlapping(range).any(|(_, mapping)| mapping.phase != Phase::Live)
+            || self.copies.iter().any(|copy| copy.overlaps(range))
     }
 
     pub(super) fn set_phase(&mut self, range: IovaRange, serial: u64, phase: Phase) {

@@ -3,8 +3,9 @@
 //! The state is locked for the checks, for each batch, and for the record at the end. In between
 //! `Phase::Removing` keeps others away from the mappings.
 
-use super::drain::Owner;
-use super::{Container, Mapping, Memory, Phase, State, UnmapDmaError, UnmapFailed, Unmapped};
+use super::drain::Whose;
+use super::state::{Phase, State};
+use super::{Container, Memory, UnmapDmaError, UnmapFailed, Unmapped};
 use crate::addr::{Iova, IovaRange};
 use crate::sync::RawLock;
 
@@ -26,38 +27,91 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// Removes mappings and returns how many bytes of them are gone.
     ///
     /// Mappings go as wholes; holes are fine. When this returns `Ok`, no device reaches the memory
-    /// any more and it is unpinned. Never allocates.
+    /// any more and it is unpinned. A mapping with pages that emulated devices hold is removed once
+    /// they have dropped them: every registered device is told, and the request begins again (rules
+    /// T1-370, T1-491). Never allocates.
     ///
     /// # Errors
     ///
     /// [`UnmapFailed`]: the reason, as [`UnmapDmaError`], and how many bytes are gone all the same.
-    /// `InvalidArg`, `Overflow` and `Busy` remove nothing. After `Io` the mappings below the place
-    /// of the failure are gone, one that was gone in part is shorter, and the rest is as it was,
-    /// pinned (rules T1-369, T1-383).
+    /// At the first look `InvalidArg`, `Overflow` and `Busy` remove nothing. After `Io` the mappings
+    /// below the place of the failure are gone, one that was gone in part is shorter, and the rest
+    /// is as it was, pinned (rules T1-369, T1-383).
     pub fn unmap_dma(&self, request: &UnmapDma) -> Result<Unmapped, UnmapFailed> {
-        let (range, serials) = {
-            let mut state = self.state.lock();
-            let range = state.check_unmap(request)?;
-            let busy = |mapping: &Mapping| mapping.phase != Phase::Live;
-            if state.mappings.overlapping(range).any(|(_, mapping)| busy(mapping)) {
-                return Err(UnmapDmaError::Busy.into());
+        let range = self.state.lock().check_unmap(request)?;
+        let whole = matches!(request, UnmapDma::Range { .. });
+        let mut bytes = 0_u64;
+        let mut holders = Holders::default();
+        loop {
+            let stop = self.unmap_once(range, whole, &mut bytes, &mut holders);
+            let unmapped = Unmapped { bytes };
+            match stop {
+                Ok(None) => return Ok(unmapped),
+                Ok(Some(held)) => self.notify(held),
+                Err(error) => return Err(UnmapFailed { error, unmapped }),
             }
-            // Later mappings in the holes, made while the state is unlocked, have later serials.
-            let serials = state.next_serial;
-            state.for_each_in(range, |_, mapping| {
-                mapping.phase = Phase::Removing;
-                true
-            });
-            (range, serials)
-        };
-        let drained = self.drain(range, Owner::Before(serials));
-        let kept_from = drained.as_ref().err().map(|failed| failed.at);
-        let unmapped = self.state.lock().remove_drained(range, serials, kept_from);
-        match drained {
-            Ok(()) => Ok(unmapped),
-            Err(_) => Err(UnmapFailed { error: UnmapDmaError::Io, unmapped }),
         }
     }
+
+    /// Removes the mappings in `range` up to the first one that is held, and returns that one.
+    fn unmap_once(
+        &self,
+        range: IovaRange,
+        whole: bool,
+        bytes: &mut u64,
+        holders: &mut Holders,
+    ) -> Result<Option<IovaRange>, UnmapDmaError> {
+        let marked = {
+            let mut state = self.state.lock();
+            if whole && state.cuts(range) {
+                return Err(UnmapDmaError::InvalidArg); // rules T1-361, T1-372
+            }
+            if state.busy(range) {
+                return Err(UnmapDmaError::Busy);
+            }
+            state.mark(range)
+        };
+        let drained = self.drain(range, Whose::Before(marked.serials));
+        let kept_from = drained.as_ref().err().map(|failed| failed.at);
+        let mut state = self.state.lock();
+        let gone = state.remove_drained(range, marked.serials, kept_from);
+        *bytes = bytes.saturating_add(gone.bytes);
+        drained.map_err(|_| UnmapDmaError::Io)?;
+        let Some((held, serial)) = marked.held else { return Ok(None) };
+        // Without anybody to tell, waiting would be in vain (rule T1-373).
+        if state.holders.is_empty() || !holders.may_tell(serial) {
+            return Err(UnmapDmaError::Busy);
+        }
+        Ok(Some(held))
+    }
+}
+
+/// How often the holders of a mapping were told to let go (rule T1-371, W-12).
+const MAX_NOTIFICATIONS: u32 = 11;
+
+/// The mapping that was found held last, and how often its holders were told.
+#[derive(Default)]
+struct Holders {
+    serial: Option<u64>,
+    told: u32,
+}
+
+impl Holders {
+    fn may_tell(&mut self, serial: u64) -> bool {
+        if self.serial != Some(serial) {
+            *self = Self { serial: Some(serial), told: 0 };
+        }
+        self.told += 1;
+        self.told <= MAX_NOTIFICATIONS
+    }
+}
+
+/// What an unmap has marked for itself.
+struct Marked {
+    /// Mappings that are made while the state is unlocked have these serials, or later ones.
+    serials: u64,
+    /// The first mapping that is held, and its serial; nothing from there on is marked.
+    held: Option<(IovaRange, u64)>,
 }
 
 impl<R: RawLock> State<R> {
@@ -70,6 +124,25 @@ impl<R: RawLock> State<R> {
         }
         let range = IovaRange::from_len(Iova(iova), size).ok_or(UnmapDmaError::Overflow)?;
         if self.cuts(range) { Err(UnmapDmaError::InvalidArg) } else { Ok(range) }
+    }
+
+    /// Marks the mappings in `range` for removal, up to the first one with external pins.
+    fn mark(&mut self, range: IovaRange) -> Marked {
+        let mut held = None;
+        let mut next = Some(range.first());
+        while let Some((entry, mapping)) = next.and_then(|at| self.mappings.first_from(at)) {
+            if entry.first() > range.last() {
+                break;
+            }
+            let serial = mapping.serial;
+            if self.pins.overlaps(entry) {
+                held = Some((entry, serial));
+                break;
+            }
+            self.set_phase(entry, serial, Phase::Removing);
+            next = entry.last().checked_add(1);
+        }
+        Marked { serials: self.next_serial, held }
     }
 
     /// Forgets the mappings in `range` that were being removed and made before `serials`, and counts

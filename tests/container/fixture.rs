@@ -1,10 +1,12 @@
 //! A container, groups behind up to three software units, and a memory provider with a script.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use iommu::addr::{Iova, PhysAddr};
-use iommu::container::{Container, Memory, Operations, Options, PinError, Pinned};
+use iommu::container::{
+    Container, Frame, Memory, MemoryOwner, Operations, Options, PinError, Pinned,
+};
 use iommu::device::DeviceId;
 use iommu::driver::EndpointId;
 use iommu::fault::Access;
@@ -34,6 +36,14 @@ struct ScriptState {
     /// So many pages more than asked for.
     surplus: u64,
     unpinned_with: Vec<Prot>,
+    charged: BTreeMap<MemoryOwner, u64>,
+    limit: Option<u64>,
+    /// Addresses in the owner's space whose frames are not ordinary.
+    frames: BTreeMap<u64, Frame>,
+    bytes: BTreeMap<u64, u8>,
+    caller: MemoryOwner,
+    /// Runs before each pin, each copy and each charge, unlocked.
+    hook: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Script {
@@ -63,6 +73,48 @@ impl Script {
         std::mem::take(&mut state.refused)
     }
 
+    /// Each owner may lock so many pages.
+    pub fn limit(&self, pages: u64) {
+        self.state.lock().unwrap().limit = Some(pages);
+    }
+
+    /// Pages charged, over all owners.
+    pub fn charged(&self) -> u64 {
+        self.state.lock().unwrap().charged.values().sum()
+    }
+
+    /// Pages charged to one owner.
+    pub fn charged_to(&self, owner: u32) -> u64 {
+        self.state.lock().unwrap().charged.get(&MemoryOwner(owner)).copied().unwrap_or(0)
+    }
+
+    /// Who calls from now on.
+    pub fn call_as(&self, owner: u32) {
+        self.state.lock().unwrap().caller = MemoryOwner(owner);
+    }
+
+    /// The frame at `vaddr` is of this kind; it ends a run.
+    pub fn frame_at(&self, vaddr: u64, kind: Frame) {
+        self.state.lock().unwrap().frames.insert(vaddr, kind);
+    }
+
+    /// `hook` runs in each pin, charge and copy.
+    pub fn hook(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.state.lock().unwrap().hook = Some(Arc::new(hook));
+    }
+
+    /// No hook any more.
+    pub fn unhook(&self) {
+        self.state.lock().unwrap().hook = None;
+    }
+
+    fn run_hook(&self) {
+        let hook = self.state.lock().unwrap().hook.clone();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+
     /// What the runs were unpinned with so far.
     pub fn unpinned_with(&self) -> Vec<Prot> {
         self.state.lock().unwrap().unpinned_with.clone()
@@ -74,12 +126,29 @@ impl Script {
     }
 }
 
+impl ScriptState {
+    fn phys(&self, vaddr: u64) -> u64 {
+        if self.scattered { vaddr * 16 } else { vaddr + 0x4000_0000 }
+    }
+
+    fn kind(&self, vaddr: u64) -> Frame {
+        self.frames.get(&vaddr).copied().unwrap_or(Frame::Ordinary)
+    }
+}
+
 impl Memory for Script {
     fn page_size(&self) -> u64 {
         PAGE
     }
 
-    fn pin(&self, vaddr: u64, pages: u64, _prot: Prot) -> Result<Pinned, PinError> {
+    fn pin(
+        &self,
+        _owner: MemoryOwner,
+        vaddr: u64,
+        pages: u64,
+        _prot: Prot,
+    ) -> Result<Pinned, PinError> {
+        self.run_hook();
         let mut state = self.state.lock().unwrap();
         if let Some((left, error)) = state.refuse {
             if left == 0 {
@@ -89,11 +158,20 @@ impl Memory for Script {
             }
             state.refuse = Some((left - 1, error));
         }
-        let (phys, pages) =
-            if state.scattered { (vaddr * 16, 1) } else { (vaddr + 0x4000_0000, pages) };
-        let pages = state.piece.map_or(pages, |piece| pages.min(piece)) + state.surplus;
-        for page in 0..pages {
-            *state.pins.entry(phys + page * PAGE).or_default() += 1;
+        let kind = state.kind(vaddr);
+        let same = |n: &u64| *n == 0 || (!state.scattered && state.kind(vaddr + n * PAGE) == kind);
+        let most = state.piece.map_or(pages, |piece| pages.min(piece));
+        let run = if state.frames.is_empty() && !state.scattered {
+            most
+        } else {
+            (0..most).take_while(same).count() as u64
+        };
+        let pages = run + state.surplus;
+        let phys = state.phys(vaddr);
+        if kind == Frame::Ordinary {
+            for page in 0..pages {
+                *state.pins.entry(phys + page * PAGE).or_default() += 1;
+            }
         }
         Ok(Pinned { phys: PhysAddr(phys), pages })
     }
@@ -109,6 +187,58 @@ impl Memory for Script {
                 state.pins.remove(&key);
             }
         }
+    }
+
+    fn caller(&self) -> MemoryOwner {
+        self.state.lock().unwrap().caller
+    }
+
+    fn frame(&self, phys: PhysAddr) -> Frame {
+        let state = self.state.lock().unwrap();
+        let vaddr = if state.scattered { phys.0 / 16 } else { phys.0.wrapping_sub(0x4000_0000) };
+        state.kind(vaddr)
+    }
+
+    fn charge(&self, owner: MemoryOwner, pages: u64) -> Result<(), PinError> {
+        self.run_hook();
+        let mut state = self.state.lock().unwrap();
+        let limit = state.limit.unwrap_or(u64::MAX);
+        let charged = state.charged.entry(owner).or_default();
+        if *charged + pages > limit {
+            return Err(PinError::OutOfMemory);
+        }
+        *charged += pages;
+        Ok(())
+    }
+
+    fn uncharge(&self, owner: MemoryOwner, pages: u64) {
+        let mut state = self.state.lock().unwrap();
+        let charged = state.charged.get_mut(&owner).expect("charged before");
+        *charged = charged.checked_sub(pages).expect("no more than was charged");
+    }
+
+    fn read(&self, _owner: MemoryOwner, vaddr: u64, into: &mut [u8]) -> Result<(), PinError> {
+        self.run_hook();
+        let state = self.state.lock().unwrap();
+        for (at, byte) in (vaddr..).zip(into) {
+            if state.kind(at & !(PAGE - 1)) == Frame::Device {
+                return Err(PinError::Fault);
+            }
+            *byte = state.bytes.get(&at).copied().unwrap_or(0);
+        }
+        Ok(())
+    }
+
+    fn write(&self, _owner: MemoryOwner, vaddr: u64, from: &[u8]) -> Result<(), PinError> {
+        self.run_hook();
+        let mut state = self.state.lock().unwrap();
+        for (at, byte) in (vaddr..).zip(from) {
+            if state.kind(at & !(PAGE - 1)) == Frame::Device {
+                return Err(PinError::Fault);
+            }
+            state.bytes.insert(at, *byte);
+        }
+        Ok(())
     }
 }
 
@@ -191,9 +321,10 @@ impl World {
         }
         let container = &self.container;
         (
-            (windows, units, self.memory.pins(), self.pool.usage()),
+            (windows, units, self.memory.pins(), self.memory.charged(), self.pool.usage()),
             (container.domain_count(), container.group_count(), container.mapping_count()),
             (container.free_mappings(), container.page_sizes()),
+            (container.emulated_count(), container.pinned_pages()),
         )
     }
 }

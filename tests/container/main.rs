@@ -4,5 +4,6 @@ mod attach;
 mod dma;
 mod fixture;
 mod hotplug;
+mod pins;
 mod shortfalls;
 mod threads;
