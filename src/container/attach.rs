@@ -124,7 +124,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         state: &State<R>,
         ownership: &Ownership<R>,
     ) -> Result<Plan<R>, AttachGroupError> {
-        let entry = GroupEntry { link: Link::new(), attachment: Mutex::new(None) };
+        let entry =
+            GroupEntry { link: Link::new(), attachment: Mutex::new(None), pinned: false.into() };
         let entry = Shared::new(self.pool, entry)?;
         let group = ownership.group();
         if group.device_count() == 0 {

@@ -31,7 +31,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             let chunk = self.begin_copy(at, rest.len(), Prot::READ)?;
             let (part, after) = rest.split_at_mut(chunk.len());
             let copied = self.memory.read(chunk.owner, chunk.vaddr, part);
-            self.end_copy(&chunk);
+            self.end_copy(&chunk, false);
             copied?;
             if after.is_empty() {
                 return Ok(());
@@ -53,7 +53,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             let chunk = self.begin_copy(at, rest.len(), Prot::WRITE)?;
             let (part, after) = rest.split_at(chunk.len());
             let copied = self.memory.write(chunk.owner, chunk.vaddr, part);
-            self.end_copy(&chunk);
+            self.end_copy(&chunk, copied.is_ok());
             copied?;
             if after.is_empty() {
                 return Ok(());
@@ -80,10 +80,13 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         Ok(chunk)
     }
 
-    fn end_copy(&self, chunk: &Chunk) {
+    fn end_copy(&self, chunk: &Chunk, written: bool) {
         let mut state = self.state.lock();
         if let Some(place) = state.copies.iter().position(|range| *range == chunk.range) {
             state.copies.swap_remove(place);
+        }
+        if written {
+            state.mark_dirty(chunk.range); // rule T1-511
         }
     }
 }

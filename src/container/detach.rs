@@ -24,6 +24,9 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let attachment = gone.attachment.lock().take()?;
         let ownership = attachment.detach();
         state.operations.detach += 1;
+        if !gone.is_pinned() {
+            state.mark_dirty(IovaRange::ALL); // rule T1-236: it may have written anywhere
+        }
         // An endpoint that the unit refused to block counts on the domain still: then the domain stays,
         // without a group, so that unmaps reach it and nothing is unpinned under it (rule C-137).
         if entry.groups.lock().is_empty() && entry.domain.endpoint_count() == 0 {

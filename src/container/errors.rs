@@ -64,14 +64,18 @@ pub struct Unmapped {
 errors! {
     /// Why an unmap ended early.
     UnmapDmaError {
-        /// Size 0, misaligned, or a mapping is cut by an end of the range (rule T1-361): nothing
-        /// was removed. `EINVAL`.
+        /// Size 0, misaligned, or a mapping is cut by an end of the range (rule T1-361); with a
+        /// bitmap also a wrong size, another granule, or tracking is off (rules T1-353, T1-360).
+        /// `EINVAL`.
         InvalidArg = EINVAL, "empty, misaligned, or cutting a mapping";
         /// The range wraps (rule T1-359). `EOVERFLOW`.
         Overflow = EOVERFLOW, "the range wraps around";
         /// Another call is at work on a mapping in the range, or emulated devices did not let go of
         /// one (rules T1-371, T1-373). `EBUSY`.
         Busy = EBUSY, "a mapping in the range is in use";
+        /// The caller's bitmap can't be written: the mapping it was for stays, those before it are
+        /// gone (rule T1-374). `EFAULT`.
+        Fault = EFAULT, "the bitmap can't be written";
         /// The unit did not confirm: what it may still reach stays mapped and pinned, what was gone
         /// before is gone (rule T1-383). `EIO`.
         Io = EIO, "the IOMMU failed or did not answer; the rest stays mapped and pinned";
@@ -113,6 +117,24 @@ errors! {
         NotPermitted = EPERM, "the mapping does not allow this access, or its owner is gone";
         /// The memory can't be reached, or not by the caller (rules T1-509, T1-510). `EFAULT`.
         Fault = EFAULT, "the memory can't be reached";
+    }
+}
+
+errors! {
+    /// Why dirty tracking was not changed, or not read.
+    DirtyError {
+        /// Tracking is off, the range is empty, misaligned or cuts a mapping, the page size is not
+        /// that of the tracking, the bitmap is too small or too large, or a mapping is too large to
+        /// be tracked (rules T1-423 to T1-433). `EINVAL`.
+        InvalidArg = EINVAL, "tracking is off, or wrong range, granule or bitmap size";
+        /// The container is of the first kind, which tracks nothing (rule T1-416). `EACCES`.
+        Denied = EACCES, "a container of the first kind tracks nothing";
+        /// The range wraps (rule T1-424). `EOVERFLOW`.
+        Overflow = EOVERFLOW, "the range wraps around";
+        /// No memory for a bitmap: tracking stays off (rule T1-433). `ENOMEM`.
+        OutOfMemory = ENOMEM, "no memory for a bitmap";
+        /// The caller's bitmap can't be read or written (rule T1-447). `EFAULT`.
+        Fault = EFAULT, "the bitmap can't be reached";
     }
 }
 
@@ -197,6 +219,25 @@ impl From<MapError> for MapDmaError {
             MapError::Io => Self::Io,
             MapError::Exists => Self::Exists,
             MapError::Overflow => Self::Overflow,
+            _ => Self::InvalidArg,
+        }
+    }
+}
+
+impl From<DirtyError> for MapDmaError {
+    fn from(error: DirtyError) -> Self {
+        match error {
+            DirtyError::OutOfMemory => Self::OutOfMemory,
+            _ => Self::InvalidArg,
+        }
+    }
+}
+
+impl From<DirtyError> for UnmapDmaError {
+    fn from(error: DirtyError) -> Self {
+        match error {
+            DirtyError::Overflow => Self::Overflow,
+            DirtyError::Fault => Self::Fault,
             _ => Self::InvalidArg,
         }
     }

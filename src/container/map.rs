@@ -37,7 +37,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     ///
     /// # Errors
     ///
-    /// As [`MapDmaError`], in the order of rules T1-263 to T1-274. Nothing of the call is left,
+    /// As [`MapDmaError`], in the order of rules T1-263 to T1-275. Nothing of the call is left,
     /// unless the unit refused the undo as well: then what it may still reach stays mapped.
     pub fn map_dma(&self, request: &MapDma) -> Result<(), MapDmaError> {
         let owner = self.memory.caller();
@@ -65,13 +65,19 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             state.next_serial += 1;
             state.free_mappings -= 1;
             if !mapped {
-                return Ok(());
+                let tracked = state.track(self.pool, range);
+                if tracked.is_err() {
+                    state.remove(range, serial);
+                }
+                return Ok(tracked?);
             }
             (range, mapping)
         };
         let serial = mapping.serial;
         let built = self.pin_and_map(&Build::new(range, &mapping, false));
         let mut state = self.state.lock();
+        // Rule T1-275 comes last. The mapping is there still: nobody removes what is being built.
+        let built = built.and_then(|()| Ok(state.track(self.pool, range)?));
         match built {
             Ok(()) => {
                 state.set_phase(range, serial, Phase::Live);
@@ -195,7 +201,7 @@ impl<R: RawLock> State<R> {
         if !prot.intersects(Prot::RW) || !Prot::RW.contains(prot) {
             return Err(MapDmaError::InvalidArg);
         }
-        if (iova | vaddr | size) & (self.granule() - 1) != 0 {
+        if (iova | vaddr | size) & (self.alignment() - 1) != 0 {
             return Err(MapDmaError::InvalidArg);
         }
         if self.mappings.overlaps(range) {

@@ -13,6 +13,7 @@
 //! | usable IOVAs | `windows.rs` |
 //! | emulated groups, their pins, who is told | `emulated.rs`, `pins.rs`, `holders.rs` |
 //! | copies for emulated devices | `copy.rs` |
+//! | dirty pages | `dirty.rs`, `report.rs`, `bitmap.rs` |
 //! | who is charged for a page | `charge.rs` |
 //! | pinning | `memory.rs`, implemented by the host |
 //!
@@ -24,9 +25,11 @@
 //! range is taken from the start (rule T1-583).
 
 mod attach;
+mod bitmap;
 mod charge;
 mod copy;
 mod detach;
+mod dirty;
 mod drain;
 mod emulated;
 mod errors;
@@ -35,6 +38,7 @@ mod map;
 mod memory;
 mod pins;
 mod replay;
+mod report;
 mod state;
 mod unmap;
 mod windows;
@@ -44,12 +48,13 @@ use core::fmt;
 pub use copy::MAX_COPIES;
 pub use emulated::{EmulatedId, Member};
 pub use errors::{
-    AttachGroupError, DmaCopyError, MapDmaError, PinPagesError, UnmapDmaError, UnmapFailed,
-    Unmapped,
+    AttachGroupError, DirtyError, DmaCopyError, MapDmaError, PinPagesError, UnmapDmaError,
+    UnmapFailed, Unmapped,
 };
 pub use holders::{HolderId, PinHolder};
 pub use map::MapDma;
 pub use memory::{Frame, IdentityMemory, Memory, MemoryOwner, PinError, Pinned};
+pub use report::{BitmapFault, DirtyBitmap, DirtyRange, MAX_DIRTY_BITMAP};
 pub(crate) use state::{DomainEntry, GroupEntry};
 pub use unmap::UnmapDma;
 
@@ -146,6 +151,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             emulated: List::new(),
             mappings: RangeMap::new(pool),
             pins: RangeMap::new(pool),
+            dirty: None,
             holders: List::new(),
             last_holder: 0,
             copies: heapless::Vec::new(),

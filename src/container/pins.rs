@@ -3,9 +3,10 @@
 //! The records are under `Container::state`, which is unlocked while the provider pins. After that
 //! everything is looked at again: the mapping may be gone, another may have pinned the page.
 
-use super::state::{Phase, State};
+use super::state::{DomainEntry, Phase, State};
 use super::{Container, Frame, Member, Memory, MemoryOwner, PinPagesError, Pinned};
 use crate::addr::{Iova, IovaRange, PhysAddr};
+use crate::group::GroupId;
 use crate::prot::Prot;
 use crate::rangemap::InsertError;
 use crate::sync::RawLock;
@@ -85,6 +86,9 @@ impl<M: Memory, R: RawLock> Container<M, R> {
                     return Err(error);
                 }
             }
+        }
+        if let Member::Group(id) = member {
+            self.state.lock().promote(id);
         }
         Ok(())
     }
@@ -238,9 +242,23 @@ impl<R: RawLock> State<R> {
         if found != Some(true) || self.pins.get(at).is_some() {
             return Ok(false);
         }
-        self.pins.insert(want.page, pin).map(|()| true).map_err(|refused| match refused {
+        self.pins.insert(want.page, pin).map_err(|refused| match refused {
             InsertError::OutOfMemory => PinPagesError::OutOfMemory,
             InsertError::Overlap => PinPagesError::InvalidArg,
-        })
+        })?;
+        self.mark_dirty(want.page); // rule T1-475
+        Ok(true)
+    }
+
+    /// From here on the group counts as writing only to what it pins. What it wrote before is not
+    /// known, so everything is dirty once (rules T1-444, T1-445, W-19).
+    fn promote(&mut self, id: GroupId) {
+        let found = |entry: &DomainEntry<R>| {
+            let groups = entry.groups.lock();
+            groups.iter().any(|group| group.is(id) && group.limit_to_pins())
+        };
+        if self.domains.iter().any(found) {
+            self.mark_dirty(IovaRange::ALL);
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! What a container holds, and the small steps on it. Everything here is under `Container::state`.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use intrusive_collections::intrusive_adapter;
 
 use super::MemoryOwner;
 use super::copy::MAX_COPIES;
+use super::dirty::Tracking;
 use super::emulated::EmulatedEntry;
 use super::holders::HolderEntry;
 use super::pins::Pin;
@@ -28,6 +31,8 @@ pub(super) struct State<R: RawLock> {
     pub(super) mappings: RangeMap<Mapping>,
     /// What emulated devices hold, by page (rule T1-006).
     pub(super) pins: RangeMap<Pin>,
+    /// Dirty tracking, while it is on.
+    pub(super) dirty: Option<Tracking>,
     pub(super) holders: List<HolderEntry>,
     pub(super) last_holder: u64,
     /// Copies under way: their mappings can't be removed.
@@ -58,6 +63,8 @@ pub(crate) struct DomainEntry<R: RawLock> {
 pub(crate) struct GroupEntry<R: RawLock> {
     pub(super) link: Link,
     pub(super) attachment: Mutex<R, Option<Attachment<R>>>,
+    /// Its devices write only to pages that they pinned (`pinned_scope`, rule T1-444).
+    pub(super) pinned: AtomicBool,
 }
 
 listed!(DomainEntryAdapter, DomainEntry<R>);
@@ -175,6 +182,9 @@ impl<R: RawLock> State<R> {
         if found.is_some_and(|(_, mapping)| mapping.serial == serial) {
             self.mappings.remove(range.first());
             self.free_mappings += 1;
+            if let Some(dirty) = &mut self.dirty {
+                dirty.bitmaps.remove(range.first());
+            }
         }
     }
 
@@ -184,6 +194,9 @@ impl<R: RawLock> State<R> {
             && let Some((_, mapping)) = self.mappings.get_mut(new_first)
         {
             mapping.vaddr += new_first.0 - range.first().0;
+            if let Some(dirty) = &mut self.dirty {
+                dirty.bitmaps.trim_front(range.first(), new_first);
+            }
         }
     }
 
@@ -197,5 +210,14 @@ impl<R: RawLock> State<R> {
 impl<R: RawLock> GroupEntry<R> {
     pub(super) fn is(&self, group: GroupId) -> bool {
         self.attachment.lock().as_ref().is_some_and(|held| held.group().id() == group)
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed) // under `Container::state`
+    }
+
+    /// Limits the group to what it pins; `false` if it was already.
+    pub(super) fn limit_to_pins(&self) -> bool {
+        !self.pinned.swap(true, Ordering::Relaxed) // under `Container::state`
     }
 }

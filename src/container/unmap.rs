@@ -4,7 +4,8 @@
 //! `Phase::Removing` keeps others away from the mappings.
 
 use super::drain::Whose;
-use super::state::{Phase, State};
+use super::report::{DirtyBitmap, DirtyRange, check_size};
+use super::state::{Mapping, Phase, State};
 use super::{Container, Memory, UnmapDmaError, UnmapFailed, Unmapped};
 use crate::addr::{Iova, IovaRange};
 use crate::sync::RawLock;
@@ -38,12 +39,42 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// below the place of the failure are gone, one that was gone in part is shorter, and the rest
     /// is as it was, pinned (rules T1-369, T1-383).
     pub fn unmap_dma(&self, request: &UnmapDma) -> Result<Unmapped, UnmapFailed> {
-        let range = self.state.lock().check_unmap(request)?;
+        let range = self.state.lock().check_unmap(request, None)?;
         let whole = matches!(request, UnmapDma::Range { .. });
+        self.unmap(range, whole, None)
+    }
+
+    /// As [`unmap_dma`](Self::unmap_dma) of a range, with the dirty bits of the mappings that go,
+    /// as [`read_dirty`](Self::read_dirty) would give them (rules T1-374, T1-446).
+    ///
+    /// # Errors
+    ///
+    /// As [`unmap_dma`](Self::unmap_dma). `InvalidArg` also if tracking is off, `page_size` is not
+    /// that of the tracking, or the bitmap is too small. After `Fault` the mapping whose bits could
+    /// not be written stays, and those before it are gone.
+    pub fn unmap_dma_dirty(
+        &self,
+        request: &DirtyRange,
+        bitmap: &mut (impl DirtyBitmap + ?Sized),
+    ) -> Result<Unmapped, UnmapFailed> {
+        let mut bitmap = bitmap;
+        check_size(request, bitmap.bytes()).map_err(UnmapDmaError::from)?;
+        let DirtyRange { iova, size, page_size } = *request;
+        let unmap = UnmapDma::Range { iova, size };
+        let range = self.state.lock().check_unmap(&unmap, Some(page_size))?;
+        self.unmap(range, true, Some(&mut bitmap))
+    }
+
+    fn unmap(
+        &self,
+        range: IovaRange,
+        whole: bool,
+        mut bitmap: Option<&mut dyn DirtyBitmap>,
+    ) -> Result<Unmapped, UnmapFailed> {
         let mut bytes = 0_u64;
         let mut holders = Holders::default();
         loop {
-            let stop = self.unmap_once(range, whole, &mut bytes, &mut holders);
+            let stop = self.unmap_once(range, whole, &mut bitmap, &mut bytes, &mut holders);
             let unmapped = Unmapped { bytes };
             match stop {
                 Ok(None) => return Ok(unmapped),
@@ -58,6 +89,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         &self,
         range: IovaRange,
         whole: bool,
+        bitmap: &mut Option<&mut dyn DirtyBitmap>,
         bytes: &mut u64,
         holders: &mut Holders,
     ) -> Result<Option<IovaRange>, UnmapDmaError> {
@@ -71,18 +103,44 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             }
             state.mark(range)
         };
+        let reported = match bitmap {
+            Some(bitmap) => self.report_marked(range, &marked, &mut **bitmap),
+            None => Ok(()),
+        };
         let drained = self.drain(range, Whose::Before(marked.serials));
         let kept_from = drained.as_ref().err().map(|failed| failed.at);
         let mut state = self.state.lock();
         let gone = state.remove_drained(range, marked.serials, kept_from);
         *bytes = bytes.saturating_add(gone.bytes);
         drained.map_err(|_| UnmapDmaError::Io)?;
+        reported?;
         let Some((held, serial)) = marked.held else { return Ok(None) };
         // Without anybody to tell, waiting would be in vain (rule T1-373).
         if state.holders.is_empty() || !holders.may_tell(serial) {
             return Err(UnmapDmaError::Busy);
         }
         Ok(Some(held))
+    }
+
+    /// Writes the dirty bits of what is marked. From the mapping on for which that failed, nothing
+    /// is marked any more (rule T1-374).
+    fn report_marked(
+        &self,
+        range: IovaRange,
+        marked: &Marked,
+        bitmap: &mut dyn DirtyBitmap,
+    ) -> Result<(), UnmapDmaError> {
+        let mut next = Some(range.first());
+        while let Some(at) = next {
+            let found = self.state.lock().next_marked(range, at, marked.serials);
+            let Some(mapping) = found else { break };
+            if let Err(fault) = self.report_mapping(range, mapping, bitmap) {
+                self.state.lock().unmark(mapping.first(), range, marked.serials);
+                return Err(fault.into());
+            }
+            next = mapping.last().checked_add(1);
+        }
+        Ok(())
     }
 }
 
@@ -116,13 +174,21 @@ struct Marked {
 
 impl<R: RawLock> State<R> {
     /// Rules T1-356 to T1-361, in their order.
-    fn check_unmap(&self, request: &UnmapDma) -> Result<IovaRange, UnmapDmaError> {
+    fn check_unmap(
+        &self,
+        request: &UnmapDma,
+        page_size: Option<u64>,
+    ) -> Result<IovaRange, UnmapDmaError> {
         let UnmapDma::Range { iova, size } = *request else { return Ok(IovaRange::ALL) };
-        let low = self.granule() - 1;
+        let low = self.alignment() - 1;
         if iova & low != 0 || size == 0 || size & low != 0 {
             return Err(UnmapDmaError::InvalidArg);
         }
         let range = IovaRange::from_len(Iova(iova), size).ok_or(UnmapDmaError::Overflow)?;
+        let tracked = self.dirty.as_ref().map(|dirty| dirty.granule);
+        if page_size.is_some() && page_size != tracked {
+            return Err(UnmapDmaError::InvalidArg); // rule T1-360
+        }
         if self.cuts(range) { Err(UnmapDmaError::InvalidArg) } else { Ok(range) }
     }
 
@@ -143,6 +209,26 @@ impl<R: RawLock> State<R> {
             next = entry.last().checked_add(1);
         }
         Marked { serials: self.next_serial, held }
+    }
+
+    /// The first marked mapping from `at` on.
+    fn next_marked(&self, range: IovaRange, at: Iova, serials: u64) -> Option<IovaRange> {
+        let rest = IovaRange::new(at, range.last())?;
+        let ours = |(_, mapping): &(IovaRange, &Mapping)| {
+            mapping.serial < serials && mapping.phase == Phase::Removing
+        };
+        self.mappings.overlapping(rest).find(ours).map(|(range, _)| range)
+    }
+
+    /// What is marked from `first` on is live again.
+    fn unmark(&mut self, first: Iova, range: IovaRange, serials: u64) {
+        let Some(rest) = IovaRange::new(first, range.last()) else { return };
+        self.for_each_in(rest, |_, mapping| {
+            if mapping.serial < serials && mapping.phase == Phase::Removing {
+                mapping.phase = Phase::Live;
+            }
+            true
+        });
     }
 
     /// Forgets the mappings in `range` that were being removed and made before `serials`, and counts

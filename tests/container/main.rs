@@ -1,6 +1,7 @@
 //! The type1 container against software IOMMUs.
 
 mod attach;
+mod dirty;
 mod dma;
 mod fixture;
 mod hotplug;

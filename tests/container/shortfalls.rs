@@ -80,7 +80,8 @@ fn a_map_whose_undo_is_refused_keeps_only_what_may_still_be_reached() {
 
 #[test]
 fn the_first_attach_is_linear_in_the_number_of_mappings() {
-    // T1-212, T1-648: eight times the mappings may cost at most 24 times as long.
+    // T1-212, T1-648: 32 times the mappings cost 32 times as long, and 1024 times if each
+    // were searched from the start; machines that run tests are busy.
     let time = |count: u64| {
         let best = (0..3).map(|_| {
             let world = World::new(1);
@@ -98,9 +99,9 @@ fn the_first_attach_is_linear_in_the_number_of_mappings() {
         });
         best.min().unwrap()
     };
-    let (few, many) = (time(2_000), time(16_000));
-    println!("first attach: 2,000 mappings {few:?}, 16,000 mappings {many:?}");
-    assert!(many < few * 24, "{few:?} and {many:?}");
+    let (few, many) = (time(1_000), time(32_000));
+    println!("first attach: 1,000 mappings {few:?}, 32,000 mappings {many:?}");
+    assert!(many < few * 250, "{few:?} and {many:?}");
 }
 
 #[test]
