@@ -50,8 +50,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     pub fn attach_group(&self, ownership: Ownership<R>) -> Result<(), Refused<R>> {
         let _one_at_a_time = self.groups.lock();
         let mut state = self.state.lock();
-        let plan = self.refresh(&mut state).map_err(AttachGroupError::from);
-        let plan = match plan.and_then(|()| self.plan(&state, &ownership)) {
+        let plan = match self.plan(&mut state, &ownership) {
             Ok(plan) => plan,
             Err(error) => return Err(Refused { error, ownership }),
         };
@@ -118,12 +117,15 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         Err(Refused { error, ownership })
     }
 
-    /// Rules T1-152 to T1-158: everything that can be known without an IOMMU operation.
+    /// Rules T1-150 to T1-158: everything that can be known without an IOMMU operation.
     fn plan(
         &self,
-        state: &State<R>,
+        state: &mut State<R>,
         ownership: &Ownership<R>,
     ) -> Result<Plan<R>, AttachGroupError> {
+        if state.invalid_vaddrs > 0 {
+            return Err(AttachGroupError::Busy);
+        }
         let entry =
             GroupEntry { link: Link::new(), attachment: Mutex::new(None), pinned: false.into() };
         let entry = Shared::new(self.pool, entry)?;
@@ -141,6 +143,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         if regions.filter(|r| real(r.kind)).any(|r| state.mappings.overlaps(r.range)) {
             return Err(AttachGroupError::InvalidArg);
         }
+        self.refresh(state)?;
         let windows = if state.windows.is_empty() {
             None
         } else {

@@ -67,6 +67,9 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let len = u64::try_from(len).unwrap_or(u64::MAX);
         let at = at.filter(|_| len > 0).ok_or(DmaCopyError::InvalidArg)?;
         let mut state = self.state.lock();
+        if state.invalid_vaddrs > 0 {
+            return Err(DmaCopyError::Busy);
+        }
         let (range, mapping) = state.mappings.get(at).ok_or(DmaCopyError::InvalidArg)?;
         if !mapping.prot().contains(need) {
             return Err(DmaCopyError::NotPermitted);

@@ -5,7 +5,7 @@
 
 use super::bitmap::{Bitmap, MAX_BITS};
 use super::state::State;
-use super::{Container, DirtyError, Memory};
+use super::{Container, DirtyError, Kind, Memory};
 use crate::addr::{Iova, IovaRange};
 use crate::error::OutOfMemory;
 use crate::pool::Pool;
@@ -64,7 +64,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     }
 
     pub(super) fn only_v2(&self) -> Result<(), DirtyError> {
-        Ok(())
+        if self.options.kind == Kind::V2 { Ok(()) } else { Err(DirtyError::Denied) }
     }
 }
 

@@ -52,10 +52,13 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     ///
     /// # Errors
     ///
-    /// `InvalidArg`: it is in the container already (rule T1-151). `OutOfMemory`: no node.
+    /// `Busy`: a mapping has a void address (rule T1-150). `InvalidArg`: it is in the container already (rule T1-151). `OutOfMemory`: no node.
     pub fn attach_emulated(&self, id: EmulatedId) -> Result<(), AttachGroupError> {
         let _one_at_a_time = self.groups.lock();
         let mut state = self.state.lock();
+        if state.invalid_vaddrs > 0 {
+            return Err(AttachGroupError::Busy);
+        }
         if state.emulated.iter().any(|entry| entry.id == id) {
             return Err(AttachGroupError::InvalidArg);
         }

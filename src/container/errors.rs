@@ -11,6 +11,8 @@ errors! {
         /// A mapping, or what is left of the usable IOVAs, collides with a reserved region, the
         /// aperture or the page sizes (rules T1-157, T1-158, T1-161, T1-162). `EINVAL`.
         InvalidArg = EINVAL, "a mapping collides with what the group needs";
+        /// A mapping has a void address (rule T1-150). `EBUSY`.
+        Busy = EBUSY, "a mapping waits for its new address";
         /// The interrupts of the group are not isolated (rule T1-156). `EPERM`.
         UnsafeInterrupts = EPERM, "the group's interrupts are not isolated";
         /// The group has no device (rule T1-154). `ENODEV`.
@@ -92,8 +94,11 @@ errors! {
         TooBig = E2BIG, "too many pages for one call";
         /// The range wraps (rule T1-465). `EOVERFLOW`.
         Overflow = EOVERFLOW, "the range wraps around";
-        /// Another call is at work on the mapping. `EBUSY`.
-        Busy = EBUSY, "another call is at work on the mapping";
+        /// The container is of the first kind (rule T1-464). `EACCES`.
+        Denied = EACCES, "a container of the first kind pins nothing for devices";
+        /// Another call is at work on the mapping, or a mapping has a void address (rule T1-466).
+        /// `EBUSY`.
+        Busy = EBUSY, "a mapping is in use, or waits for its new address";
         /// The mapping does not allow this access (rule T1-470). `EPERM`.
         NotPermitted = EPERM, "the mapping does not allow this access";
         /// No node, or the limit of locked memory. `ENOMEM`.
@@ -110,8 +115,9 @@ errors! {
     DmaCopyError {
         /// Nothing to copy, or an address is not mapped (rules T1-506, T1-507). `EINVAL`.
         InvalidArg = EINVAL, "empty, or not mapped";
-        /// Too many copies are under way at once. `EBUSY`.
-        Busy = EBUSY, "too many copies are under way";
+        /// A mapping has a void address (rule T1-403), or [`MAX_COPIES`](super::MAX_COPIES) copies
+        /// are under way. `EBUSY`.
+        Busy = EBUSY, "a mapping waits for its new address, or too many copies are under way";
         /// The mapping does not allow this access, or its owner is gone (rules T1-508, T1-509).
         /// `EPERM`.
         NotPermitted = EPERM, "the mapping does not allow this access, or its owner is gone";
@@ -135,6 +141,25 @@ errors! {
         OutOfMemory = ENOMEM, "no memory for a bitmap";
         /// The caller's bitmap can't be read or written (rule T1-447). `EFAULT`.
         Fault = EFAULT, "the bitmap can't be reached";
+    }
+}
+
+errors! {
+    /// Why a mapping did not get its new address. Nothing has changed.
+    UpdateVaddrError {
+        /// Size 0, misaligned, or the mapping there is another range or not void (rules T1-404,
+        /// T1-407). `EINVAL`.
+        InvalidArg = EINVAL, "empty, misaligned, or not a mapping with a void address";
+        /// The IOVA or the memory range wraps. `EOVERFLOW`.
+        Overflow = EOVERFLOW, "the range wraps around";
+        /// Nothing is mapped in the range (rule T1-404). `ENOENT`.
+        NotFound = ENOENT, "nothing is mapped there";
+        /// Another call is at work on the mapping. `EBUSY`.
+        Busy = EBUSY, "another call is at work on the mapping";
+        /// The caller's limit of locked memory (rule T1-405). `ENOMEM`.
+        OutOfMemory = ENOMEM, "the limit of locked memory is reached";
+        /// The caller has no address space that could be charged. `ENODEV`.
+        NoOwner = ENODEV, "there is no address space to charge";
     }
 }
 
@@ -239,6 +264,15 @@ impl From<DirtyError> for UnmapDmaError {
             DirtyError::Overflow => Self::Overflow,
             DirtyError::Fault => Self::Fault,
             _ => Self::InvalidArg,
+        }
+    }
+}
+
+impl From<PinError> for UpdateVaddrError {
+    fn from(error: PinError) -> Self {
+        match error {
+            PinError::OutOfMemory => Self::OutOfMemory,
+            PinError::NoOwner | PinError::Fault => Self::NoOwner,
         }
     }
 }

@@ -54,6 +54,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
                 vaddr: request.vaddr,
                 serial,
                 owner,
+                vaddr_invalid: false,
                 rights: request.prot.bits() as u8, // READ and WRITE alone: checked above
                 phase: if mapped { Phase::Building } else { Phase::Live },
                 mapped,

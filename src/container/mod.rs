@@ -12,6 +12,8 @@
 //! | what is held | `state.rs` |
 //! | usable IOVAs | `windows.rs` |
 //! | emulated groups, their pins, who is told | `emulated.rs`, `pins.rs`, `holders.rs` |
+//! | the owner's addresses change | `vaddr.rs` |
+//! | what user space may know | `info.rs` |
 //! | copies for emulated devices | `copy.rs` |
 //! | dirty pages | `dirty.rs`, `report.rs`, `bitmap.rs` |
 //! | who is charged for a page | `charge.rs` |
@@ -34,6 +36,7 @@ mod drain;
 mod emulated;
 mod errors;
 mod holders;
+mod info;
 mod map;
 mod memory;
 mod pins;
@@ -41,6 +44,7 @@ mod replay;
 mod report;
 mod state;
 mod unmap;
+mod vaddr;
 mod windows;
 
 use core::fmt;
@@ -49,9 +53,10 @@ pub use copy::MAX_COPIES;
 pub use emulated::{EmulatedId, Member};
 pub use errors::{
     AttachGroupError, DirtyError, DmaCopyError, MapDmaError, PinPagesError, UnmapDmaError,
-    UnmapFailed, Unmapped,
+    UnmapFailed, Unmapped, UpdateVaddrError,
 };
 pub use holders::{HolderId, PinHolder};
+pub use info::{Extension, Info, Migration};
 pub use map::MapDma;
 pub use memory::{Frame, IdentityMemory, Memory, MemoryOwner, PinError, Pinned};
 pub use report::{BitmapFault, DirtyBitmap, DirtyRange, MAX_DIRTY_BITMAP};
@@ -69,9 +74,23 @@ use crate::sync::{Mutex, RawLock, SpinLock};
 use state::State;
 use windows::Windows;
 
+/// The two kinds of containers. New code wants the second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Kind {
+    /// Unmaps round to mappings (rules T1-367, T1-368); no pins for emulated devices, no dirty
+    /// tracking.
+    V1,
+    /// Unmaps are exact.
+    #[default]
+    V2,
+}
+
 /// How a container is opened (rule T1-010).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
+    /// Which rules it follows. Default: the second kind.
+    pub kind: Kind,
     /// Accept groups whose interrupts aren't isolated: a device could then forge another's
     /// interrupts by writing to the doorbell. Default: no.
     pub allow_unsafe_interrupts: bool,
@@ -81,7 +100,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { allow_unsafe_interrupts: false, mapping_limit: 65_535 }
+        Self { kind: Kind::V2, allow_unsafe_interrupts: false, mapping_limit: 65_535 }
     }
 }
 
@@ -119,7 +138,7 @@ operations! {
     dom_unmap,
 }
 
-/// One user's address space for devices (Linux: a container with a type1 v2 backend).
+/// One user's address space for devices (Linux: a container with a type1 backend).
 ///
 /// ```
 /// use iommu::container::{Container, IdentityMemory, MapDma, Options, UnmapDma};
@@ -141,7 +160,7 @@ pub struct Container<M: Memory, R: RawLock = SpinLock> {
 }
 
 impl<M: Memory, R: RawLock> Container<M, R> {
-    /// Opens a container without groups (rule T1-064; kind v2). Allocates nothing.
+    /// Opens a container without groups (rule T1-064). Allocates nothing.
     ///
     /// `memory` answers for the owner's memory; nodes come from `pool`.
     pub fn new(pool: &'static Pool, memory: M, options: Options) -> Self {
@@ -158,6 +177,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             windows: Windows::new(pool),
             page_sizes: all_sizes(memory.page_size()),
             free_mappings: options.mapping_limit,
+            invalid_vaddrs: 0,
+            kind: options.kind,
             next_serial: 0,
             operations: Operations::default(),
         };

@@ -4,7 +4,7 @@
 //! everything is looked at again: the mapping may be gone, another may have pinned the page.
 
 use super::state::{DomainEntry, Phase, State};
-use super::{Container, Frame, Member, Memory, MemoryOwner, PinPagesError, Pinned};
+use super::{Container, Frame, Kind, Member, Memory, MemoryOwner, PinPagesError, Pinned};
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::group::GroupId;
 use crate::prot::Prot;
@@ -66,11 +66,17 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         if count > size / 8 {
             return Err(PinPagesError::TooBig);
         }
+        if self.options.kind == Kind::V1 {
+            return Err(PinPagesError::Denied);
+        }
         if iova.checked_add(count * size - 1).is_none() {
             return Err(PinPagesError::Overflow);
         }
         {
             let state = self.state.lock();
+            if state.invalid_vaddrs > 0 {
+                return Err(PinPagesError::Busy);
+            }
             if state.holders.is_empty() || !state.has(member) {
                 return Err(PinPagesError::InvalidArg);
             }
@@ -210,7 +216,7 @@ impl<R: RawLock> State<R> {
         if !mapping.prot().contains(prot) {
             return Err(PinPagesError::NotPermitted);
         }
-        if mapping.phase != Phase::Live {
+        if mapping.phase != Phase::Live || mapping.vaddr_invalid {
             return Err(PinPagesError::Busy);
         }
         let want = Wanted {
@@ -232,6 +238,9 @@ impl<R: RawLock> State<R> {
             return Err(PinPagesError::InvalidArg);
         }
         let at = want.page.first();
+        if self.invalid_vaddrs > 0 {
+            return Err(PinPagesError::Busy);
+        }
         let found = self.mappings.get(at).map(|(range, mapping)| {
             let vaddr = mapping.vaddr + (at.0 - range.first().0);
             mapping.serial == want.serial

@@ -4,13 +4,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use intrusive_collections::intrusive_adapter;
 
-use super::MemoryOwner;
 use super::copy::MAX_COPIES;
 use super::dirty::Tracking;
 use super::emulated::EmulatedEntry;
 use super::holders::HolderEntry;
 use super::pins::Pin;
 use super::windows::Windows;
+use super::{Kind, MemoryOwner};
 use crate::addr::{Iova, IovaRange};
 use crate::domain::PagingDomain;
 use crate::group::{Attachment, GroupId};
@@ -40,6 +40,9 @@ pub(super) struct State<R: RawLock> {
     pub(super) windows: Windows,
     pub(super) page_sizes: u64,
     pub(super) free_mappings: u32,
+    /// How many mappings have a void address (rule T1-039).
+    pub(super) invalid_vaddrs: usize,
+    pub(super) kind: Kind,
     pub(super) next_serial: u64,
     pub(super) operations: Operations,
 }
@@ -77,6 +80,8 @@ pub(super) struct Mapping {
     /// Tells the mapping from a later one at the same place.
     pub(super) serial: u64,
     pub(super) owner: MemoryOwner,
+    /// The owner's address is void until it is updated (rule T1-403).
+    pub(super) vaddr_invalid: bool,
     /// A [`Prot`], which has no higher bits here: 40 bytes with the range.
     pub(super) rights: u8,
     pub(super) phase: Phase,
@@ -179,7 +184,10 @@ impl<R: RawLock> State<R> {
     /// Forgets a mapping and gives its place back.
     pub(super) fn remove(&mut self, range: IovaRange, serial: u64) {
         let found = self.mappings.get(range.first());
-        if found.is_some_and(|(_, mapping)| mapping.serial == serial) {
+        if let Some((_, mapping)) = found
+            && mapping.serial == serial
+        {
+            self.invalid_vaddrs -= usize::from(mapping.vaddr_invalid); // rule T1-375
             self.mappings.remove(range.first());
             self.free_mappings += 1;
             if let Some(dirty) = &mut self.dirty {
@@ -198,6 +206,21 @@ impl<R: RawLock> State<R> {
                 dirty.bitmaps.trim_front(range.first(), new_first);
             }
         }
+    }
+
+    /// The addresses whose mappings a request means: of the second kind just those; of the first
+    /// kind nothing if the request begins inside a mapping, else every mapping that begins in it, to
+    /// its end (rules T1-367, T1-368, W-20).
+    pub(super) fn reach(&self, range: IovaRange, is_range: bool) -> Option<IovaRange> {
+        if self.kind == Kind::V2 || !is_range {
+            return Some(range);
+        }
+        let at = |at| self.mappings.get(at).map(|(entry, _)| entry);
+        if at(range.first()).is_some_and(|entry| entry.first() < range.first()) {
+            return None;
+        }
+        let last = at(range.last()).map_or(range.last(), IovaRange::last);
+        IovaRange::new(range.first(), last)
     }
 
     /// Whether `range` cuts a mapping at one of its ends (rule T1-361).

@@ -6,7 +6,7 @@
 use super::drain::Whose;
 use super::report::{DirtyBitmap, DirtyRange, check_size};
 use super::state::{Mapping, Phase, State};
-use super::{Container, Memory, UnmapDmaError, UnmapFailed, Unmapped};
+use super::{Container, Kind, Memory, UnmapDmaError, UnmapFailed, Unmapped};
 use crate::addr::{Iova, IovaRange};
 use crate::sync::RawLock;
 
@@ -24,10 +24,18 @@ pub enum UnmapDma {
     All,
 }
 
+impl UnmapDma {
+    pub(super) const fn is_range(&self) -> bool {
+        matches!(self, Self::Range { .. })
+    }
+}
+
 impl<M: Memory, R: RawLock> Container<M, R> {
     /// Removes mappings and returns how many bytes of them are gone.
     ///
-    /// Mappings go as wholes; holes are fine. When this returns `Ok`, no device reaches the memory
+    /// Mappings go as wholes; holes are fine. (In a container of the first kind a request that begins
+    /// inside a mapping removes nothing, and one that ends inside a mapping removes all of it: rules
+    /// T1-367, T1-368.) When this returns `Ok`, no device reaches the memory
     /// any more and it is unpinned. A mapping with pages that emulated devices hold is removed once
     /// they have dropped them: every registered device is told, and the request begins again (rules
     /// T1-370, T1-491). Never allocates.
@@ -40,8 +48,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// is as it was, pinned (rules T1-369, T1-383).
     pub fn unmap_dma(&self, request: &UnmapDma) -> Result<Unmapped, UnmapFailed> {
         let range = self.state.lock().check_unmap(request, None)?;
-        let whole = matches!(request, UnmapDma::Range { .. });
-        self.unmap(range, whole, None)
+        self.unmap(range, request.is_range(), None)
     }
 
     /// As [`unmap_dma`](Self::unmap_dma) of a range, with the dirty bits of the mappings that go,
@@ -68,13 +75,13 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     fn unmap(
         &self,
         range: IovaRange,
-        whole: bool,
+        is_range: bool,
         mut bitmap: Option<&mut dyn DirtyBitmap>,
     ) -> Result<Unmapped, UnmapFailed> {
         let mut bytes = 0_u64;
         let mut holders = Holders::default();
         loop {
-            let stop = self.unmap_once(range, whole, &mut bitmap, &mut bytes, &mut holders);
+            let stop = self.unmap_once(range, is_range, &mut bitmap, &mut bytes, &mut holders);
             let unmapped = Unmapped { bytes };
             match stop {
                 Ok(None) => return Ok(unmapped),
@@ -88,20 +95,21 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     fn unmap_once(
         &self,
         range: IovaRange,
-        whole: bool,
+        is_range: bool,
         bitmap: &mut Option<&mut dyn DirtyBitmap>,
         bytes: &mut u64,
         holders: &mut Holders,
     ) -> Result<Option<IovaRange>, UnmapDmaError> {
-        let marked = {
+        let (range, marked) = {
             let mut state = self.state.lock();
-            if whole && state.cuts(range) {
+            if is_range && state.kind == Kind::V2 && state.cuts(range) {
                 return Err(UnmapDmaError::InvalidArg); // rules T1-361, T1-372
             }
+            let Some(range) = state.reach(range, is_range) else { return Ok(None) };
             if state.busy(range) {
                 return Err(UnmapDmaError::Busy);
             }
-            state.mark(range)
+            (range, state.mark(range))
         };
         let reported = match bitmap {
             Some(bitmap) => self.report_marked(range, &marked, &mut **bitmap),
@@ -174,7 +182,7 @@ struct Marked {
 
 impl<R: RawLock> State<R> {
     /// Rules T1-356 to T1-361, in their order.
-    fn check_unmap(
+    pub(super) fn check_unmap(
         &self,
         request: &UnmapDma,
         page_size: Option<u64>,
@@ -189,7 +197,11 @@ impl<R: RawLock> State<R> {
         if page_size.is_some() && page_size != tracked {
             return Err(UnmapDmaError::InvalidArg); // rule T1-360
         }
-        if self.cuts(range) { Err(UnmapDmaError::InvalidArg) } else { Ok(range) }
+        if self.kind == Kind::V2 && self.cuts(range) {
+            Err(UnmapDmaError::InvalidArg)
+        } else {
+            Ok(range)
+        }
     }
 
     /// Marks the mappings in `range` for removal, up to the first one with external pins.

@@ -20,7 +20,7 @@ fn range(iova: u64, pages: u64) -> UnmapDma {
 #[test]
 fn a_request_that_is_wrong_in_two_ways_gets_the_first_error() {
     // T1-263 to T1-270, in their order: each row is wrong in its own way and in all later ones.
-    let options = Options { allow_unsafe_interrupts: true, mapping_limit: 1 };
+    let options = Options { allow_unsafe_interrupts: true, mapping_limit: 1, ..Options::default() };
     let world = World::open(vec![SimConfig::default()], options);
     world.attached(0);
     world.container.map_dma(&request(AT, 1)).unwrap();
@@ -154,7 +154,7 @@ fn an_unmap_that_is_not_confirmed_keeps_the_memory_pinned() {
 #[test]
 fn the_limit_of_mappings_is_exact() {
     // T1-033, T1-269, T1-290
-    let options = Options { allow_unsafe_interrupts: true, mapping_limit: 3 };
+    let options = Options { allow_unsafe_interrupts: true, mapping_limit: 3, ..Options::default() };
     let world = World::open(vec![SimConfig::default()], options);
     for n in 0..3 {
         world.container.map_dma(&request(AT + n * PAGE, 1)).unwrap();

@@ -5,6 +5,7 @@ mod dirty;
 mod dma;
 mod fixture;
 mod hotplug;
+mod kinds;
 mod pins;
 mod shortfalls;
 mod threads;

@@ -490,3 +490,8 @@ fn a_provider_that_calls_back_can_not_deadlock_the_container() {
     container.unmap_dma(&UnmapDma::All).unwrap();
     assert_eq!((world.memory.pins(), world.memory.charged()), (0, 0));
 }
+
+/// A holder that does nothing.
+pub fn nobody() -> impl PinHolder + 'static {
+    Calls(|_| {})
+}
