@@ -34,8 +34,8 @@ impl Driver for Odd {
     fn blocked(&self) -> DomainId {
         self.driver.blocked()
     }
-    fn alloc_domain(&self) -> Result<DomainId, DomainError> {
-        self.driver.alloc_domain()
+    fn alloc_domain(&self, features: DomainFeatures) -> Result<DomainId, DomainError> {
+        self.driver.alloc_domain(features)
     }
     fn free_domain(&self, id: DomainId) {
         self.driver.free_domain(id);
