@@ -81,6 +81,27 @@ impl<R: RawLock> PagingDomain<R> {
     /// Starts to map `range` and doesn't wait for the unit: for callers that have something else to
     /// do, and for several maps that are to be on their way together.
     ///
+    #[cfg_attr(feature = "sim", doc = "```")]
+    #[cfg_attr(not(feature = "sim"), doc = "```ignore")]
+    /// # use iommu::{addr::*, device::DeviceId, domain::*, driver::EndpointId, group::*, pool::Pool};
+    /// # use iommu::{prot::Prot, registry::*, sim::Sim};
+    /// # static POOL: Pool = Pool::heap();
+    /// # let registry = Registry::new(&POOL);
+    /// # let iommu = registry.add_instance(Sim::new().driver())?;
+    /// # let info = DeviceInfo { id: DeviceId(1), endpoints: &[EndpointId(8)], with: None };
+    /// # let group = registry.add_device(&iommu, &info)?;
+    /// # let domain = PagingDomain::new(&iommu, &POOL)?;
+    /// # let attached = Group::claim(&group, OwnerId(1))?.attach(&domain).unwrap();
+    /// let page = |n: u64| IovaRange::from_len(Iova(n << 12), 0x1000).unwrap();
+    /// let mut one = PagingDomain::start_map(&domain, page(1), PhysAddr(0x8000), Prot::RW)?;
+    /// let two = PagingDomain::start_map(&domain, page(9), PhysAddr(0xa000), Prot::RW)?;
+    /// while one.poll().transpose()?.is_none() {
+    ///     // something else to do
+    /// }
+    /// two.wait()?; // or wait after all
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// The range is taken at once. Any other call that touches it, or that moves endpoints to or from
     /// the domain, first waits for the end.
     ///

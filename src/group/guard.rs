@@ -102,6 +102,23 @@ impl<R: RawLock> Ownership<R> {
     /// Where the unit has no such mode, a domain is made in which the aperture is mapped 1:1,
     /// except for what the group reserves.
     ///
+    #[cfg_attr(feature = "sim", doc = "```")]
+    #[cfg_attr(not(feature = "sim"), doc = "```ignore")]
+    /// # use iommu::{addr::*, device::DeviceId, domain::*, driver::EndpointId, group::*, pool::Pool};
+    /// # use iommu::{prot::Prot, registry::*, sim::Sim};
+    /// # static POOL: Pool = Pool::heap();
+    /// # let registry = Registry::new(&POOL);
+    /// # let iommu = registry.add_instance(Sim::new().driver())?;
+    /// # let info = DeviceInfo { id: DeviceId(1), endpoints: &[EndpointId(8)], with: None };
+    /// # let group = registry.add_device(&iommu, &info)?;
+    /// let attached = Group::claim(&group, OwnerId(1))?.attach_identity().unwrap();
+    /// // Straight to a domain that maps what the device needs, and nothing else:
+    /// let domain = PagingDomain::new(&iommu, &POOL)?;
+    /// let attached = attached.replace(&domain).map_err(|(error, _)| error)?;
+    /// # drop(attached);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// `NoDevice`, `OutOfMemory`, `NoSpace`, `Io`, as in [`AttachError`]. The group is blocked as
