@@ -45,6 +45,8 @@ pub(super) struct Device {
     pub(super) log: Vec<Vec<u8>>,
     /// Lies for the requests to come, by number from now.
     pub(super) lies: VecDeque<(u64, Lie)>,
+    /// What is written into the used ring once the requests of a notify are done.
+    ring_writes: Vec<(u16, [u8; 8])>,
     /// Whether the device stopped answering until its next reset.
     stopped: bool,
     /// Fault records that found no buffer.
@@ -68,6 +70,7 @@ impl Device {
             model,
             log: Vec::new(),
             lies: VecDeque::new(),
+            ring_writes: Vec::new(),
             stopped: false,
             dropped_events: 0,
             flags: Vec::new(),
@@ -143,6 +146,22 @@ impl Device {
         for (id, len) in done {
             self.push_used(memory, REQUESTS, id, len);
         }
+        for (at, bytes) in core::mem::take(&mut self.ring_writes) {
+            self.write_used_ring(memory, REQUESTS, at, bytes);
+        }
+    }
+
+    /// Writes into a used ring, wherever `at` leads inside it.
+    pub(super) fn write_used_ring(
+        &self,
+        memory: &mut Memory,
+        queue: usize,
+        at: u16,
+        bytes: [u8; 8],
+    ) {
+        let Some(setup) = self.queues.get(queue).and_then(|queue| queue.setup) else { return };
+        let len = 6 + u64::from(setup.size) * 8;
+        memory.write(setup.used.0 + u64::from(at) % (len - 7), &bytes);
     }
 
     /// Writes a fault record into the next event buffer, and says it wrote `len` bytes.
@@ -214,6 +233,7 @@ impl Device {
                 let queue = &mut self.queues[REQUESTS];
                 queue.used = queue.used.wrapping_add(extra);
             }
+            Some(Lie::RingWrite { at, bytes }) => self.ring_writes.push((at, bytes)),
             _ => {}
         }
         done.push((id, len));

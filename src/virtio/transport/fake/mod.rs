@@ -117,8 +117,16 @@ pub enum Lie {
     UsedId(u32),
     /// It does the request and completes it twice.
     Twice,
-    /// It does the request and moves the used index by this many more.
+    /// It does the request and moves the used index by this many more; `0xfffe` moves it back.
     UsedJump(u16),
+    /// It does the request, and when the requests of the notify are done it writes these bytes into
+    /// the used ring: over flags, index or entries.
+    RingWrite {
+        /// From here on, counted from the start of the used ring and kept inside it.
+        at: u16,
+        /// What it writes.
+        bytes: [u8; 8],
+    },
 }
 
 /// The test's handle on the machine, and its [`Platform`](crate::platform::Platform). Clones are
@@ -140,6 +148,8 @@ struct State {
     /// Looks at the clock until a notify is served.
     due: Option<u32>,
     register_accesses: u64,
+    /// Register accesses until the device gives up.
+    give_up_in: Option<u64>,
 }
 
 impl State {
@@ -167,6 +177,7 @@ impl FakeMachine {
             now_ns: 0,
             due: None,
             register_accesses: 0,
+            give_up_in: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -182,6 +193,15 @@ impl FakeMachine {
         let device = &mut self.state().device;
         change(&mut device.config);
         device.model.properties.clone_from(&device.config.properties);
+    }
+
+    /// Changes the configuration as a device may at run time: with a new generation, and an
+    /// interrupt.
+    pub fn change_config(&self, change: impl FnOnce(&mut FakeConfig)) {
+        self.configure(change);
+        let device = &mut self.state().device;
+        device.generation += 1;
+        device.isr |= 2;
     }
 
     /// Plans a lie for the `n`-th request from now; 0 is the next one.
@@ -216,6 +236,12 @@ impl FakeMachine {
     #[must_use]
     pub fn register_accesses(&self) -> u64 {
         self.state().register_accesses
+    }
+
+    /// The clock, without moving it.
+    #[must_use]
+    pub fn clock_ns(&self) -> u64 {
+        self.state().now_ns
     }
 
     /// The device status.
@@ -289,6 +315,13 @@ impl FakeMachine {
         device.push_used(memory, EVENTS, id, len);
     }
 
+    /// Writes into a used ring (queue 0: requests, 1: events) as no device should, `at` counted from
+    /// its start and kept inside it. Nothing happens while the queue is not set up.
+    pub fn write_used_ring(&self, queue: usize, at: u16, bytes: [u8; 8]) {
+        let State { memory, device, .. } = &mut *self.state();
+        device.write_used_ring(memory, queue, at, bytes);
+    }
+
     /// How many fault records found no buffer.
     #[must_use]
     pub fn dropped_events(&self) -> u64 {
@@ -300,6 +333,11 @@ impl FakeMachine {
         self.state().device.needs_reset();
     }
 
+    /// Makes the device give up at the `n`-th register access from now; 0 is the next one.
+    pub fn give_up_at(&self, n: u64) {
+        self.state().give_up_in = Some(n);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -309,6 +347,12 @@ impl FakeTransport {
     fn access(&self) -> MutexGuard<'_, State> {
         let mut state = self.machine.state();
         state.register_accesses += 1;
+        if let Some(left) = state.give_up_in {
+            state.give_up_in = left.checked_sub(1);
+            if left == 0 {
+                state.device.needs_reset();
+            }
+        }
         state
     }
 }
