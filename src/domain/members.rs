@@ -36,7 +36,8 @@ impl DomainState {
     ///
     /// # Errors
     ///
-    /// `Incompatible`: doorbells are mapped in another window (rule C-042). `AddrInUse`: something
+    /// `Incompatible`: doorbells are mapped in another window (rule C-042), or the count of endpoints
+    /// is not certain any more, so nobody could say whether the unit needs a replay. `AddrInUse`: something
     /// is mapped where the devices can't have a mapping (rules C-151, D-28). `NoSpace`: the merged
     /// table is full, or the window holds no whole granule of the aperture.
     pub(crate) fn admit(
@@ -44,6 +45,9 @@ impl DomainState {
         geometry: &Geometry,
         reserved: &ReservedRegions,
     ) -> Result<Admission, AttachError> {
+        if self.suspect {
+            return Err(AttachError::Incompatible);
+        }
         let needed = match reserved.software_msi() {
             Some(window) => Some(whole_inside(geometry, window).ok_or(AttachError::NoSpace)?),
             None => None,
@@ -77,6 +81,11 @@ impl DomainState {
     fn settle_in(&mut self, admission: Admission) {
         self.reserved = admission.reserved;
         self.window = admission.window;
+    }
+
+    /// Notes that an endpoint is counted here that may be elsewhere.
+    pub(crate) fn suspect(&mut self) {
+        self.suspect = true;
     }
 
     /// Forgets devices, and what only they reserved.

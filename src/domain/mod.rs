@@ -100,6 +100,8 @@ pub(crate) struct DomainState {
     pending: Gather,
     /// Whether dirty pages are recorded.
     dirty: bool,
+    /// Whether an endpoint is counted here that may be elsewhere: the unit refused to move it.
+    suspect: bool,
     /// Started calls.
     flights: flights::Flights,
     /// The number of the newest one.
@@ -179,6 +181,7 @@ impl<R: RawLock> PagingDomain<R> {
             window,
             pending: Gather::new(),
             dirty: false,
+            suspect: false,
             flights: flights::Flights::new(),
             serial: 0,
         };

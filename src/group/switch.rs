@@ -117,6 +117,12 @@ impl<'a, R: RawLock> Side<'a, R> {
         }
     }
 
+    fn suspect(&mut self) {
+        if let Self::Paging(_, state) = self {
+            state.suspect();
+        }
+    }
+
     fn leave<'d>(&mut self, devices: impl Iterator<Item = &'d Device>) {
         if let Self::Paging(_, state) = self {
             state.leave(devices);
@@ -160,6 +166,9 @@ pub(super) fn switch<R: RawLock>(
         if block_one(instance, *endpoint) {
             from.left(1);
             to.left(usize::from(index < lost));
+        } else {
+            from.suspect();
+            to.suspect();
         }
     }
     from.leave(members.devices.iter());
@@ -195,7 +204,11 @@ pub(super) fn block<'d, R: RawLock>(
         obeyed += usize::from(block_one(instance, *endpoint));
     }
     from.left(obeyed);
-    if obeyed == endpoints.len() { Ok(()) } else { Err(NotBlocked) }
+    if obeyed == endpoints.len() {
+        return Ok(());
+    }
+    from.suspect();
+    Err(NotBlocked)
 }
 
 /// Puts a device whose `endpoints` were never attached where its group is. On failure they are

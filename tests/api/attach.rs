@@ -224,6 +224,26 @@ fn a_removed_device_of_a_poisoned_group_is_blocked_if_the_unit_obeys_now() {
     assert_eq!(world.reaches(8, 0x1000, Access::READ), None);
 }
 
+#[test]
+fn a_domain_whose_count_is_not_certain_takes_no_other_group() {
+    // C-240: else the unit would be told of the new endpoint and not of the mappings, because the
+    // domain seems to have one already
+    let world = World::new();
+    let domain = world.domain();
+    domain.map(pages(0x1000, 1), PhysAddr(0xa000), Prot::RW).unwrap();
+    let attached = claim(&world.device(1, &[8])).attach(&domain).unwrap();
+    world.sim.refuse(0, Refusal::FOREVER);
+    drop(attached);
+    assert!(world.sim.refuse_none() > 0);
+    assert_eq!(domain.endpoint_count(), 1, "it may be there, it may be nowhere");
+    let refused = claim(&world.device(2, &[9])).attach(&domain).unwrap_err();
+    assert_eq!(refused.error, AttachError::Incompatible, "another domain works");
+    let other = world.domain();
+    other.map(pages(0x1000, 1), PhysAddr(0xa000), Prot::RW).unwrap();
+    let _attached = refused.ownership.attach(&other).unwrap();
+    assert_eq!(world.reaches(9, 0x1000, Access::READ), Some(PhysAddr(0xa000)));
+}
+
 fn endpoint_of(call: &Call) -> u32 {
     let Call::Attach { endpoint, .. } = call else { panic!("{call:?}") };
     endpoint.0

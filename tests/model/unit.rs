@@ -72,8 +72,8 @@ impl Driver for Unit {
         self.sim.driver().blocked()
     }
 
-    fn alloc_domain(&self) -> Result<DomainId, DomainError> {
-        self.driver.lock().alloc_domain()
+    fn alloc_domain(&self, features: DomainFeatures) -> Result<DomainId, DomainError> {
+        self.driver.lock().alloc_domain(features)
     }
 
     fn free_domain(&self, id: DomainId) {
