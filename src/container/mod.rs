@@ -29,6 +29,8 @@
 mod attach;
 mod bitmap;
 mod charge;
+#[cfg(any(test, feature = "sim"))]
+mod check;
 mod copy;
 mod detach;
 mod dirty;

@@ -90,7 +90,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     }
 
     /// The usable IOVAs from scratch (rules T1-198, T1-199, T1-201).
-    fn rebuild(&self, state: &State<R>) -> Result<Windows, OutOfMemory> {
+    pub(super) fn rebuild(&self, state: &State<R>) -> Result<Windows, OutOfMemory> {
         let mut windows = Windows::new(self.pool);
         for entry in state.domains.iter() {
             windows = windows.clipped(entry.domain.geometry().aperture)?;

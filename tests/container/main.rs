@@ -6,6 +6,7 @@ mod dma;
 mod fixture;
 mod hotplug;
 mod kinds;
+mod model;
 mod pins;
 mod shortfalls;
 mod threads;
