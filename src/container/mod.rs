@@ -26,6 +26,7 @@
 //! is being built or removed while the state is unlocked says so in its `Phase`, and its whole
 //! range is taken from the start (rule T1-583).
 
+pub mod abi;
 mod attach;
 mod bitmap;
 mod charge;

@@ -1,0 +1,39 @@
+//! The Linux ABI of type1: what a kernel needs to offer `/dev/vfio/vfio` to unmodified programs.
+//!
+//! The codec: [`Command::decode`] turns a request number and its argument into a typed, checked
+//! command, and [`Info::write`], [`Unmap::write_size`], [`UserBitmap`] write the answers. It needs no
+//! container.
+//!
+//! User memory is reached through [`UserMemory`] only, four methods that the host implements.
+//!
+//! | file | what |
+//! |---|---|
+//! | `layout.rs` | structures and flags (rules T1-540 to T1-549) |
+//! | `request.rs` | request numbers (rules T1-555 to T1-557) |
+//! | `user.rs` | [`UserMemory`] |
+//! | `command.rs` | decoding, with the order of checks |
+//! | `info.rs` | the answer to GET_INFO |
+//! | `bitmap.rs` | dirty bitmaps in user memory |
+//!
+//! # What holds everywhere
+//!
+//! - Of a request that is wrong in two ways the error is that of the check that the rules put first.
+//! - A request that is refused has changed nothing, neither user memory nor the backend. Exceptions are
+//!   answers that can't be delivered, as in Linux: see [`Unmap::write_size`] and [`UserBitmap`].
+//! - Structures may lie at any address: nothing has to be aligned.
+//! - Numbers are in the byte order of the host, bitmaps are little-endian (rule T1-435).
+//! - No lock is taken here, nothing is allocated, and user memory is reached while none is held.
+
+mod bitmap;
+mod command;
+mod errno;
+mod info;
+mod layout;
+pub mod request;
+mod user;
+
+pub use bitmap::{Bitmap, DirtySink, UserBitmap};
+pub use command::{Command, DirtyRange, GetInfo, Unmap, UnmapMode, UpdateVaddr};
+pub use errno::Errno;
+pub use info::Info;
+pub use user::{UserFault, UserMemory};
