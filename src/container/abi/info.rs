@@ -34,6 +34,7 @@ pub struct Info<'a> {
 const MIGRATION_AT: u32 = size::<InfoStruct>();
 const DMA_AVAIL_AT: u32 = MIGRATION_AT + size::<CapMigration>();
 const IOVA_RANGE_AT: u32 = DMA_AVAIL_AT + size::<CapDmaAvail>();
+const RANGES_AT: u32 = IOVA_RANGE_AT + size::<CapIovaRange>();
 
 /// How many ranges go to user memory at a time.
 const RANGES: usize = 16;
@@ -50,18 +51,19 @@ impl Info<'_> {
         }
         let count = u32::try_from(self.windows.len()).map_err(|_| Errno::NOMEM)?;
         let ranges = count.checked_mul(size::<RangeStruct>()).ok_or(Errno::NOMEM)?;
-        (IOVA_RANGE_AT + size::<CapIovaRange>()).checked_add(ranges).ok_or(Errno::NOMEM)
+        RANGES_AT.checked_add(ranges).ok_or(Errno::NOMEM)
     }
 
     /// Writes the answer where the request wants it, and nothing beyond its `argsz`.
     ///
     /// If that is less than needed, `argsz` of the user's structure becomes what is needed and no
-    /// capability is written (rule T1-525). The structure itself is written last.
+    /// capability is written (rule T1-525). The answer is written from its end to its start.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` as [`needed`](Self::needed): nothing was written. `EFAULT`: the structure as given can't be
-    /// written; capabilities that could be may have been.
+    /// `ENOMEM` as [`needed`](Self::needed): nothing was written. `EFAULT`: there is less memory than
+    /// `argsz` says, and nothing was written; if it has a hole in the middle, capabilities behind
+    /// the hole may have been.
     pub fn write(&self, user: &(impl UserMemory + ?Sized), to: GetInfo) -> Result<(), Errno> {
         let needed = self.needed()?;
         let (argsz, cap_offset) =
@@ -77,7 +79,27 @@ impl Info<'_> {
         Ok(user.write(to.address, bytes)?)
     }
 
+    /// From the end to the start: memory that ends too early is noticed before a byte is written.
     fn write_chain(&self, user: &(impl UserMemory + ?Sized), address: u64) -> Result<(), Errno> {
+        let mut next = 0;
+        if !self.windows.is_empty() {
+            next = IOVA_RANGE_AT;
+            for (index, windows) in self.windows.chunks(RANGES).enumerate().rev() {
+                let mut piece = [RangeStruct { start: 0, end: 0 }; RANGES];
+                for (to, window) in piece.iter_mut().zip(windows) {
+                    *to = RangeStruct { start: window.first().0, end: window.last().0 };
+                }
+                let offset = u64::from(RANGES_AT) + (index * size_of_val(&piece)) as u64;
+                let bytes = piece.as_bytes().get(..size_of::<RangeStruct>() * windows.len());
+                user.write(place(address, offset)?, bytes.ok_or(Errno::INVAL)?)?;
+            }
+            let nr_iovas = u32::try_from(self.windows.len()).map_err(|_| Errno::NOMEM)?;
+            let ranges = CapIovaRange { head: head(CAP_IOVA_RANGE, 0), nr_iovas, reserved: 0 };
+            store(user, address, IOVA_RANGE_AT.into(), &ranges)?;
+        }
+        let avail =
+            CapDmaAvail { head: head(CAP_DMA_AVAIL, next), avail: self.free_mappings, pad: 0 };
+        store(user, address, DMA_AVAIL_AT.into(), &avail)?;
         let migration = CapMigration {
             head: head(CAP_MIGRATION, DMA_AVAIL_AT),
             flags: 0,
@@ -85,29 +107,7 @@ impl Info<'_> {
             pgsize_bitmap: self.dirty_page_size,
             max_dirty_bitmap_size: MAX_BYTES,
         };
-        store(user, address, MIGRATION_AT.into(), &migration)?;
-        let next = if self.windows.is_empty() { 0 } else { IOVA_RANGE_AT };
-        let avail =
-            CapDmaAvail { head: head(CAP_DMA_AVAIL, next), avail: self.free_mappings, pad: 0 };
-        store(user, address, DMA_AVAIL_AT.into(), &avail)?;
-        if self.windows.is_empty() {
-            return Ok(());
-        }
-        let nr_iovas = u32::try_from(self.windows.len()).map_err(|_| Errno::NOMEM)?;
-        let ranges = CapIovaRange { head: head(CAP_IOVA_RANGE, 0), nr_iovas, reserved: 0 };
-        store(user, address, IOVA_RANGE_AT.into(), &ranges)?;
-        let mut offset = u64::from(IOVA_RANGE_AT + size::<CapIovaRange>());
-        for windows in self.windows.chunks(RANGES) {
-            let mut piece = [RangeStruct { start: 0, end: 0 }; RANGES];
-            for (to, window) in piece.iter_mut().zip(windows) {
-                *to = RangeStruct { start: window.first().0, end: window.last().0 };
-            }
-            let bytes = size_of::<RangeStruct>() * windows.len();
-            let bytes = piece.as_bytes().get(..bytes).ok_or(Errno::INVAL)?;
-            user.write(place(address, offset)?, bytes)?;
-            offset += bytes.len() as u64;
-        }
-        Ok(())
+        store(user, address, MIGRATION_AT.into(), &migration)
     }
 }
 

@@ -1,8 +1,13 @@
 //! The Linux ABI of type1: what a kernel needs to offer `/dev/vfio/vfio` to unmodified programs.
 //!
-//! The codec: [`Command::decode`] turns a request number and its argument into a typed, checked
-//! command, and [`Info::write`], [`Unmap::write_size`], [`UserBitmap`] write the answers. It needs no
-//! container.
+//! Two halves, each usable alone:
+//!
+//! 1. the **codec**: [`Command::decode`] turns a request number and its argument into a typed,
+//!    checked command, and [`Info::write`], [`Unmap::write_size`], [`UserBitmap`] write the answers. It needs
+//!    no container;
+//! 2. the **dispatch**: [`ioctl`] answers every request of a container file, [`backend_ioctl`]
+//!    those of a backend that is there. What is behind them is a trait each: [`FrontEnd`] and
+//!    [`Backend`], implemented for [`Container`](super::Container).
 //!
 //! User memory is reached through [`UserMemory`] only, four methods that the host implements.
 //!
@@ -14,26 +19,37 @@
 //! | `command.rs` | decoding, with the order of checks |
 //! | `info.rs` | the answer to GET_INFO |
 //! | `bitmap.rs` | dirty bitmaps in user memory |
+//! | `extension.rs` | kinds of containers, answers of CHECK_EXTENSION |
+//! | `backend.rs`, `dispatch.rs` | the traits, and the way from a request to them |
+//! | `container.rs` | [`Backend`] for the container |
 //!
 //! # What holds everywhere
 //!
 //! - Of a request that is wrong in two ways the error is that of the check that the rules put first.
 //! - A request that is refused has changed nothing, neither user memory nor the backend. Exceptions are
-//!   answers that can't be delivered, as in Linux: see [`Unmap::write_size`] and [`UserBitmap`].
+//!   answers that can't be delivered, as in Linux: see [`Unmap::write_size`], [`UserBitmap`], and, for
+//!   memory with a hole, [`Info::write`].
 //! - Structures may lie at any address: nothing has to be aligned.
 //! - Numbers are in the byte order of the host, bitmaps are little-endian (rule T1-435).
 //! - No lock is taken here, nothing is allocated, and user memory is reached while none is held.
 
+mod backend;
 mod bitmap;
 mod command;
+mod container;
+mod dispatch;
 mod errno;
+mod extension;
 mod info;
 mod layout;
 pub mod request;
 mod user;
 
+pub use backend::{Backend, FrontEnd};
 pub use bitmap::{Bitmap, DirtySink, UserBitmap};
 pub use command::{Command, DirtyRange, GetInfo, Unmap, UnmapMode, UpdateVaddr};
+pub use dispatch::{backend_ioctl, ioctl};
 pub use errno::Errno;
+pub use extension::{Extension, Kind};
 pub use info::Info;
 pub use user::{UserFault, UserMemory};
