@@ -212,12 +212,8 @@ fn check(argsz: u32, least: u32, flags: u32, known: u32) -> Result<(), Errno> {
     if argsz < least || flags & !known != 0 { Err(Errno::INVAL) } else { Ok(()) }
 }
 
-/// Rules T1-264, T1-359, T1-424: the last byte has an address of the host's.
-pub(super) fn ends_in(
-    user: &(impl UserMemory + ?Sized),
-    first: u64,
-    span: u64,
-) -> Result<(), Errno> {
+/// Rules T1-264, T1-424: the last byte has an address of the host's.
+fn ends_in(user: &(impl UserMemory + ?Sized), first: u64, span: u64) -> Result<(), Errno> {
     let last = first.checked_add(span).ok_or(Errno::OVERFLOW)?;
     native(user, &[last])
 }

@@ -11,6 +11,38 @@
 //!
 //! User memory is reached through [`UserMemory`] only, four methods that the host implements.
 //!
+//! ```
+//! use core::cell::RefCell;
+//! use iommu::container::abi::{Errno, UserFault, UserMemory, backend_ioctl, request};
+//! use iommu::{container::{Container, IdentityMemory, Options}, pool::Pool};
+//!
+//! /// A program whose memory is 32 bytes at address 0: the structure of MAP_DMA.
+//! struct Program(RefCell<[u8; 32]>);
+//!
+//! impl UserMemory for Program {
+//!     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), UserFault> {
+//!         let first = usize::try_from(address).map_err(|_| UserFault)?;
+//!         let memory = self.0.borrow();
+//!         let rest = memory.get(first..).ok_or(UserFault)?;
+//!         into.copy_from_slice(rest.get(..into.len()).ok_or(UserFault)?);
+//!         Ok(())
+//!     }
+//!     # fn write(&self, _: u64, _: &[u8]) -> Result<(), UserFault> { Err(UserFault) }
+//!     # fn is_user_range(&self, _: u64, _: u64) -> bool { true }
+//!     // ...
+//! }
+//!
+//! static POOL: Pool = Pool::heap();
+//! let container: Container<_> = Container::new(&POOL, IdentityMemory, Options::default());
+//! // argsz and flags, vaddr, IOVA, size:
+//! let words = [[32, 3].map(u32::to_ne_bytes).concat(), 0x8000_u64.to_ne_bytes().to_vec(),
+//!     0x10_0000_u64.to_ne_bytes().to_vec(), 0x1000_u64.to_ne_bytes().to_vec()].concat();
+//! let program = Program(RefCell::new(words.try_into().unwrap()));
+//! assert_eq!(backend_ioctl(&container, &program, request::IOMMU_MAP_DMA, 0), Ok(0));
+//! let again = backend_ioctl(&container, &program, request::IOMMU_MAP_DMA, 0);
+//! assert_eq!(again, Err(Errno(17)), "it is mapped already");
+//! ```
+//!
 //! | file | what |
 //! |---|---|
 //! | `layout.rs` | structures and flags (rules T1-540 to T1-549) |
