@@ -113,7 +113,7 @@ proptest! {
     #[test]
     fn random_requests_to_the_container(requests in requests()) {
         let container = container();
-        prop_assert_eq!(container.kind(), Kind::V2);
+        prop_assert_eq!(Backend::kind(&container), Kind::V2);
         for (request, arg, words) in requests {
             let user = prepared(&words, arg);
             let before = (user.bytes(), container.mapping_count(), container.free_mappings());

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::user::UserFault;
-use crate::container::{AttachGroupError, MapDmaError, UnmapDmaError};
+use crate::container::{AttachGroupError, MapDmaError, UnmapDmaError, UnmapFailed};
 use crate::error::{OutOfMemory, errno};
 
 /// An errno of Linux (asm-generic), as a positive number: the host answers the call with its
@@ -50,6 +50,12 @@ impl core::error::Error for Errno {}
 impl From<UserFault> for Errno {
     fn from(_: UserFault) -> Self {
         Self::FAULT
+    }
+}
+
+impl From<UnmapFailed> for Errno {
+    fn from(failed: UnmapFailed) -> Self {
+        Self(failed.errno())
     }
 }
 
