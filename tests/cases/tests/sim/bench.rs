@@ -1,31 +1,23 @@
-//! The bench of the host: software units are the judges, and memory is numbers.
+//! The bench of the host: the units are the judges, and memory is numbers.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use iommu::addr::{Iova, IovaRange, PhysAddr};
+use iommu::addr::{Iova, PhysAddr};
 use iommu::device::DeviceId;
 use iommu::driver::EndpointId;
 use iommu::fault::{Access, DriverFault};
 use iommu::instance::Instance;
 use iommu::pool::{Pool, Shared};
 use iommu::registry::{DeviceInfo, Registry};
-use iommu::reserved::{ReservedKind, ReservedRegion};
-use iommu::sim::{Sim, SimConfig};
 use iommu_cases::{Bench, Outcome, Seat, Store, Transfer, Who};
 
-/// A unit with a doorbell where the board of the boot images has it.
-pub fn config() -> SimConfig {
-    let mut config = SimConfig::default();
-    let range = IovaRange::from_len(Iova(0x802_0000), 0x1000).unwrap();
-    config.reserved.add(ReservedRegion { range, kind: ReservedKind::Msi }).unwrap();
-    config
-}
+use crate::unit::Unit;
 
-/// One or two software units, and the devices.
-pub struct SimBench {
+/// One or two units, and the devices.
+pub struct HostBench<U> {
     registry: Registry,
-    sims: Vec<Sim>,
+    judges: Vec<U>,
     units: Vec<Shared<Instance>>,
     pages: &'static Pages,
 }
@@ -36,16 +28,14 @@ pub struct Pages {
     taken: Mutex<BTreeMap<u64, u64>>,
 }
 
-impl SimBench {
-    /// A bench with one unit for each of `configs`.
-    pub fn new(configs: &[SimConfig]) -> Self {
+impl<U: Unit> HostBench<U> {
+    /// A bench with these units.
+    pub fn new(judges: Vec<U>) -> Self {
         // Each test counts its own nodes; a few bytes per test are never given back.
         let pool: &'static Pool = Box::leak(Box::new(Pool::heap()));
         let registry = Registry::new(pool);
-        let sims: Vec<_> = configs.iter().map(|config| Sim::with(config.clone())).collect();
-        let units: Vec<_> =
-            sims.iter().map(|sim| registry.add_instance(sim.driver()).unwrap()).collect();
-        let bench = Self { registry, sims, units, pages: Box::leak(Box::default()) };
+        let units: Vec<_> = judges.iter().map(|judge| judge.add(&registry)).collect();
+        let bench = Self { registry, judges, units, pages: Box::leak(Box::default()) };
         for who in Who::ALL.into_iter().filter(|who| bench.has(*who)) {
             let Seat { device, endpoint, .. } = bench.seat(who);
             let info = DeviceInfo { id: device, endpoints: &[endpoint], with: None };
@@ -57,7 +47,7 @@ impl SimBench {
     /// One access, and where it led. The record must come through the instance as the unit made it.
     fn access(&self, who: Who, iova: u64, access: Access) -> Result<PhysAddr, DriverFault> {
         let Seat { endpoint, unit, .. } = self.seat(who);
-        let found = self.sims[unit].reach(endpoint, Iova(iova), access);
+        let found = self.judges[unit].reach(endpoint, Iova(iova), access);
         if let Err(fault) = found {
             while let Some(record) = self.units[unit].next_fault() {
                 assert_eq!(record, fault, "the unit's record, and no other");
@@ -113,7 +103,7 @@ impl Store for Pages {
     }
 }
 
-impl Bench for SimBench {
+impl<U: Unit> Bench for HostBench<U> {
     fn registry(&self) -> &Registry {
         &self.registry
     }
@@ -147,7 +137,7 @@ impl Bench for SimBench {
 
     fn touch(&self, who: Who, iova: u64) {
         let Seat { endpoint, unit, .. } = self.seat(who);
-        let _ = self.sims[unit].reach(endpoint, Iova(iova), Access::WRITE);
+        let _ = self.judges[unit].reach(endpoint, Iova(iova), Access::WRITE);
     }
 
     fn transfer(&self, jobs: &mut [Transfer], len: usize) {

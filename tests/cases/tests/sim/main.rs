@@ -1,13 +1,16 @@
-//! The table against the software IOMMU, on units of several kinds, and checks of the table itself.
+//! The table against the software IOMMU, on units of several kinds; against the virtio-iommu driver
+//! and a model of its device; and checks of the table itself.
 //!
 //! `cases!` makes a test of each row, so the harness lists and filters them one by one.
 
 mod bench;
 mod table;
+mod unit;
 mod wire;
 
-use bench::{SimBench, config};
+use bench::HostBench;
 use iommu::addr::{Iova, IovaRange};
+use iommu::sim::Sim;
 
 /// Makes a module of tests: all rows, or those that one unit is enough for.
 macro_rules! cases {
@@ -23,6 +26,14 @@ macro_rules! cases {
         mod one_unit {
             $($(#[test] fn $first() { super::plain(1, stringify!($first)); })+)+
         }
+        mod virtio {
+            $($(#[test] fn $first() { super::virtio(0, stringify!($first)); })+)+
+            $($(#[test] fn $second() { super::virtio(0, stringify!($second)); })+)+
+        }
+        mod virtio_that_takes_its_time {
+            $($(#[test] fn $first() { super::virtio(3, stringify!($first)); })+)+
+            $($(#[test] fn $second() { super::virtio(3, stringify!($second)); })+)+
+        }
         mod narrow {
             $($(#[test] fn $first() { super::narrow(stringify!($first)); })+)+
             $($(#[test] fn $second() { super::narrow(stringify!($second)); })+)+
@@ -33,15 +44,21 @@ macro_rules! cases {
 include!("../../src/list.rs");
 
 fn plain(units: usize, name: &str) {
-    iommu_cases::run(&SimBench::new(&vec![config(); units]), name);
+    let sims = (0..units).map(|_| Sim::with(unit::software())).collect();
+    iommu_cases::run(&HostBench::new(sims), name);
+}
+
+/// The real driver; the device answers after some looks at the clock.
+fn virtio(delay: u32, name: &str) {
+    iommu_cases::run(&HostBench::new(vec![unit::device(delay), unit::device(delay)]), name);
 }
 
 /// A unit whose addresses end at 32 bits, and one that has 39.
 fn narrow(name: &str) {
     let with_bits = |bits: u32| {
-        let mut config = config();
+        let mut config = unit::software();
         config.aperture = IovaRange::new(Iova(0), Iova((1 << bits) - 1)).unwrap();
-        config
+        Sim::with(config)
     };
-    iommu_cases::run(&SimBench::new(&[with_bits(32), with_bits(39)]), name);
+    iommu_cases::run(&HostBench::new(vec![with_bits(32), with_bits(39)]), name);
 }

@@ -1,13 +1,16 @@
-//! The table of requests against the software IOMMU.
+//! The table of requests against the software IOMMU, and against a model of a device.
 
 use std::collections::BTreeSet;
 
-use iommu::addr::PhysAddr;
+use iommu::addr::{Iova, PhysAddr};
 use iommu::driver::EndpointId;
+use iommu::drivers::virtio_iommu::{Options, VirtioIommu};
 use iommu::fault::Access;
 use iommu::pool::Pool;
 use iommu::sim::Sim;
 use iommu_cases::wire::{Kind, ROWS, Subject, play};
+
+use crate::unit;
 
 static POOL: Pool = Pool::heap();
 
@@ -20,6 +23,30 @@ fn the_software_iommu_answers_as_the_table_says() {
         let driver = sim.driver();
         let subject = Subject {
             kind: Kind::Software,
+            driver: &driver,
+            pool: &POOL,
+            endpoints,
+            memory: PhysAddr(0x8000_0000),
+            reaches: &reaches,
+        };
+        play(row, &subject);
+    }
+}
+
+#[test]
+fn the_model_of_a_device_answers_as_the_table_says() {
+    // The same answers as QEMU gives in the boot images.
+    for row in ROWS {
+        let machine = unit::device(0);
+        let endpoints = [0x10, 0x18, 0xf8].map(EndpointId);
+        let reaches = |iova: Iova, phys: PhysAddr| {
+            machine.translate(endpoints[0], iova.0, true) == Ok(phys.0)
+        };
+        let driver =
+            VirtioIommu::new(machine.clone(), machine.transport(), &POOL, Options::default());
+        let driver = driver.unwrap();
+        let subject = Subject {
+            kind: Kind::Device,
             driver: &driver,
             pool: &POOL,
             endpoints,
