@@ -108,8 +108,13 @@ impl<T: Listed<L>, L> List<T, L> {
     }
 
     /// Returns a further owner of the first node that `pick` accepts.
-    pub(crate) fn find(&self, pick: impl FnMut(&&T) -> bool) -> Option<Shared<T>> {
-        let node = self.iter().find(pick)?;
+    pub(crate) fn find(&self, mut pick: impl FnMut(&&T) -> bool) -> Option<Shared<T>> {
+        let mut cursor = self.nodes.front();
+        while !pick(&cursor.get()?) {
+            cursor.move_next();
+        }
+        // The list's own pointer: one made from the `&T` may not reach the count, nor free the node.
+        let node = UnsafeRef::into_raw(cursor.clone_pointer()?);
         // SAFETY: every node was made a pointer by `pointer`, and the list still holds that owner.
         Some(unsafe { Shared::clone_raw(node) })
     }
