@@ -8,6 +8,7 @@
 
 use core::fmt;
 
+use intrusive_collections::linked_list::Cursor;
 use intrusive_collections::{
     Adapter, DefaultPointerOps, LinkedList, LinkedListAtomicLink, UnsafeRef, intrusive_adapter,
 };
@@ -101,9 +102,10 @@ impl<T: Listed<L>, L> List<T, L> {
 
     /// Calls `each` with a further owner of every node, in order.
     pub(crate) fn for_each_shared(&self, mut each: impl FnMut(Shared<T>)) {
-        for node in self.iter() {
-            // SAFETY: every node was made a pointer by `pointer`, and the list holds that owner.
-            each(unsafe { Shared::clone_raw(node) });
+        let mut cursor = self.nodes.front();
+        while let Some(node) = shared_at::<T, L>(&cursor) {
+            each(node);
+            cursor.move_next();
         }
     }
 
@@ -113,10 +115,7 @@ impl<T: Listed<L>, L> List<T, L> {
         while !pick(&cursor.get()?) {
             cursor.move_next();
         }
-        // The list's own pointer: one made from the `&T` may not reach the count, nor free the node.
-        let node = UnsafeRef::into_raw(cursor.clone_pointer()?);
-        // SAFETY: every node was made a pointer by `pointer`, and the list still holds that owner.
-        Some(unsafe { Shared::clone_raw(node) })
+        shared_at(&cursor)
     }
 
     /// Takes the first node that `pick` accepts off the list.
@@ -131,6 +130,14 @@ impl<T: Listed<L>, L> List<T, L> {
     pub(crate) fn pop_front(&mut self) -> Option<Shared<T>> {
         self.nodes.pop_front().map(owner)
     }
+}
+
+/// A further owner of the node that a cursor points to.
+fn shared_at<T: Listed<L>, L>(cursor: &Cursor<'_, T::Adapter>) -> Option<Shared<T>> {
+    // The list's own pointer: one made from the `&T` may not reach the count, nor free the node.
+    let node = UnsafeRef::into_raw(cursor.clone_pointer()?);
+    // SAFETY: every node was made a pointer by `pointer`, and the list still holds that owner.
+    Some(unsafe { Shared::clone_raw(node) })
 }
 
 fn pointer<T: Listed<L>, L>(node: Shared<T>) -> UnsafeRef<T> {
