@@ -95,7 +95,10 @@ impl Model {
     }
 
     pub fn map(&mut self, page: u64, pages: u64, vaddr: u64, read: bool, write: bool) -> Errno {
-        if pages == 0 || !(read || write) || (page | vaddr | pages) % self.alignment() != 0 {
+        if pages == 0
+            || !(read || write)
+            || !(page | vaddr | pages).is_multiple_of(self.alignment())
+        {
             return 22;
         }
         if !self.overlapping(page, pages).is_empty() {
@@ -170,7 +173,7 @@ impl Model {
     }
 
     fn check_dirty(&self, page: u64, pages: u64, granule: u64) -> Errno {
-        let aligned = (page | pages) % granule == 0;
+        let aligned = (page | pages).is_multiple_of(granule);
         let wrong = pages / granule == 0 || granule != self.tracked() || !aligned;
         if wrong || self.dirty.is_none() || self.cuts(page, pages) { 22 } else { 0 }
     }
@@ -198,7 +201,7 @@ impl Model {
         granule: u64,
     ) -> (Errno, u64, BTreeSet<u64>) {
         let errno = self.check_dirty(page, pages, granule);
-        if errno != 0 || (page | pages) % self.alignment() != 0 {
+        if errno != 0 || !(page | pages).is_multiple_of(self.alignment()) {
             return (22, 0, BTreeSet::new());
         }
         let bits = self.dirty_in(page, pages);
@@ -391,7 +394,7 @@ impl Model {
     }
 
     pub fn update(&mut self, page: u64, vaddr: u64, pages: u64) -> Errno {
-        if pages == 0 || (page | vaddr | pages) % self.alignment() != 0 {
+        if pages == 0 || !(page | vaddr | pages).is_multiple_of(self.alignment()) {
             return 22;
         }
         let Some(first) = self.overlapping(page, pages).first().copied() else { return 2 };
