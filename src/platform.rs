@@ -59,6 +59,12 @@ pub unsafe trait Platform: Send + Sync {
     /// A clock that stands still makes waits on a dead device endless.
     fn now_ns(&self) -> u64;
 
+    /// The size of the CPU's pages in bytes, a power of two. An IOMMU whose smallest page is larger is
+    /// refused, because it could not map a single page of memory (rule C-276). The default is 4096.
+    fn page_size(&self) -> u64 {
+        PAGE_SIZE as u64
+    }
+
     /// Makes earlier CPU writes visible to a device that is notified after this returns.
     ///
     /// The default is a sequentially consistent fence, enough where devices are in the same
@@ -89,6 +95,10 @@ unsafe impl<P: Platform + ?Sized> Platform for &P {
 
     fn now_ns(&self) -> u64 {
         (**self).now_ns()
+    }
+
+    fn page_size(&self) -> u64 {
+        (**self).page_size()
     }
 
     fn release_to_device(&self) {

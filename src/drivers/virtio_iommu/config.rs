@@ -6,7 +6,6 @@ use bitflags::bitflags;
 
 use super::InitError;
 use crate::addr::{Iova, IovaRange, PageSizes};
-use crate::platform::PAGE_SIZE;
 use crate::virtio::transport::Transport;
 use crate::virtio::{self, config_u64, read_config};
 
@@ -85,7 +84,12 @@ struct Raw {
 
 impl Config {
     /// Reads and validates; a field counts only with its feature in `features`.
-    pub(super) fn read<T: Transport>(transport: &T, features: Features) -> Result<Self, InitError> {
+    /// The granule may not exceed `page_size`, the system's.
+    pub(super) fn read<T: Transport>(
+        transport: &T,
+        features: Features,
+        page_size: u64,
+    ) -> Result<Self, InitError> {
         let raw = read_config(transport, |device| Raw {
             page_size_mask: config_u64(device, 0),
             input_start: config_u64(device, 8),
@@ -95,17 +99,17 @@ impl Config {
             probe_size: device.config_read_u32(32),
         });
         let raw = raw.ok_or(InitError::BadConfig(ConfigField::Generation))?;
-        raw.validate(features)
+        raw.validate(features, page_size)
     }
 }
 
 impl Raw {
-    fn validate(self, features: Features) -> Result<Config, InitError> {
+    fn validate(self, features: Features, page_size: u64) -> Result<Config, InitError> {
         let bad = |field| move || InitError::BadConfig(field);
         let mask = PageSizes::from_bits(self.page_size_mask);
         let page_sizes = mask.ok_or_else(bad(ConfigField::PageSizeMask))?;
         let granule = page_sizes.granule();
-        if granule > PAGE_SIZE as u64 {
+        if granule > page_size {
             return Err(InitError::GranuleTooLarge { granule }); // rule C-276
         }
         let input_range = if features.contains(Features::INPUT_RANGE) {

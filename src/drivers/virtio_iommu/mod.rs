@@ -172,7 +172,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         let quiet = reset(&platform, &transport, options.wait_limit_ns);
         let quiet = quiet.map_err(|_| InitError::NoReset)?;
         let features = accept(&mut transport, &options)?;
-        let config = Config::read(&transport, features)?;
+        let config = Config::read(&transport, features, platform.page_size())?;
         let request_size = queue_size(&mut transport, REQUEST_QUEUE, 2)?;
         let event_size = queue_size(&mut transport, EVENT_QUEUE, 1)?;
         let mut requests = Requests::new(&platform, request_size, config.probe_size, &quiet)?;

@@ -6,7 +6,7 @@
 use zerocopy::FromZeros;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::wire::{PROBE_T_RESV_MEM, ProbeProperty, RESV_MEM_T_MSI, ResvMem};
+use super::wire::{PROBE_T_RESV_MEM, ProbeProperty, RESV_MEM_T_MSI, RESV_MEM_T_RESERVED, ResvMem};
 use crate::addr::{Iova, IovaRange};
 use crate::error::ProbeError;
 use crate::reserved::{ReservedKind, ReservedRegion, ReservedRegions};
@@ -72,8 +72,15 @@ fn region(property: &ResvMem) -> Option<ReservedRegion> {
         emit!(warn, "iommu: reserved region {}..={} ignored", first, last);
         return None;
     };
-    let msi = property.subtype == RESV_MEM_T_MSI;
-    let kind = if msi { ReservedKind::Msi } else { ReservedKind::Reserved }; // unknown: reserved
+    let kind = match property.subtype {
+        RESV_MEM_T_RESERVED => ReservedKind::Reserved,
+        RESV_MEM_T_MSI => ReservedKind::Msi,
+        unknown => {
+            // Rule C-277: nothing may be mapped there, whatever it is.
+            emit!(warn, "iommu: region {}..={} is reserved as kind {}", first, last, unknown);
+            ReservedKind::Reserved
+        }
+    };
     Some(ReservedRegion { range, kind })
 }
 

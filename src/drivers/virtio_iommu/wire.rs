@@ -39,6 +39,8 @@ pub(super) const MAP_F_MMIO: u32 = 1 << 2;
 
 /// `VIRTIO_IOMMU_PROBE_T_RESV_MEM`.
 pub(super) const PROBE_T_RESV_MEM: u16 = 1;
+/// `VIRTIO_IOMMU_RESV_MEM_T_RESERVED`.
+pub(super) const RESV_MEM_T_RESERVED: u8 = 0;
 /// `VIRTIO_IOMMU_RESV_MEM_T_MSI`.
 pub(super) const RESV_MEM_T_MSI: u8 = 1;
 

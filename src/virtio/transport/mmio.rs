@@ -190,10 +190,18 @@ mod tests {
     #[test]
     fn an_interrupt_is_acknowledged_as_it_was_read() {
         let registers = slot(2, 23);
-        registers.write_u32(INTERRUPT_STATUS, 3);
         let transport = MmioTransport::new(registers).unwrap();
-        assert_eq!(transport.take_interrupt(), InterruptStatus::all());
-        assert_eq!(registers.read_u32(INTERRUPT_ACK), 3);
+        for (bits, told) in [
+            (0, InterruptStatus::empty()),
+            (1, InterruptStatus::QUEUE),
+            (2, InterruptStatus::CONFIG),
+            (3, InterruptStatus::all()),
+            (0xfffc, InterruptStatus::empty()),
+        ] {
+            registers.write_u32(INTERRUPT_STATUS, bits);
+            assert_eq!(transport.take_interrupt(), told);
+            assert_eq!(registers.read_u32(INTERRUPT_ACK), bits, "all that was read");
+        }
     }
 
     #[test]

@@ -388,8 +388,16 @@ mod tests {
 
         registers.write_u8(0x2000 + 36, 1);
         assert_eq!(transport.config_read_u8(36), 1);
-        registers.write_u8(0x1000, 3);
-        assert_eq!(transport.take_interrupt(), InterruptStatus::all());
+        for (bits, told) in [
+            (0, InterruptStatus::empty()),
+            (1, InterruptStatus::QUEUE),
+            (2, InterruptStatus::CONFIG),
+            (3, InterruptStatus::all()),
+            (0xfc, InterruptStatus::empty()),
+        ] {
+            registers.write_u8(0x1000, bits);
+            assert_eq!(transport.take_interrupt(), told);
+        }
     }
 
     #[test]

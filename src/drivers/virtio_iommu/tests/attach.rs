@@ -33,6 +33,20 @@ fn the_first_endpoint_brings_every_mapping_in_order() {
 }
 
 #[test]
+fn ten_thousand_mappings_are_replayed_in_as_few_batches_as_the_ring_allows() {
+    let rig = Rig::new();
+    let mut space = rig.space();
+    let runs = scattered(10_000);
+    rig.map(&mut space, &runs).unwrap();
+    let before = rig.unit.counters();
+    rig.attach(&[ONE], &mut space).unwrap();
+    let cost = rig.unit.counters().since(&before);
+    let batches = 1 + 10_000_u64.div_ceil(128); // the ATTACH; then two descriptors per MAP
+    assert_eq!(cost, Counters { attach: 1, map: 10_000, notifies: batches, ..Counters::default() });
+    assert_eq!(rig.machine.mappings(space.id), in_device(&runs));
+}
+
+#[test]
 fn neighbours_are_replayed_one_by_one_so_that_each_can_be_unmapped() {
     // C-267: an UNMAP must not cut what one MAP made
     let rig = Rig::new();

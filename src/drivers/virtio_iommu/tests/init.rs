@@ -122,6 +122,16 @@ fn a_configuration_that_makes_no_sense_is_refused() {
 }
 
 #[test]
+fn a_granule_up_to_the_system_page_is_taken() {
+    // C-276
+    let large = FakeConfig { page_size_mask: !0x3fff, system_page: 0x1_0000, ..config() };
+    let rig = start(large, QUICK).unwrap();
+    assert_eq!(rig.unit.geometry().page_sizes.granule(), 0x4000);
+    let larger = FakeConfig { page_size_mask: !0x1_ffff, system_page: 0x1_0000, ..config() };
+    assert_eq!(refused(larger), InitError::GranuleTooLarge { granule: 0x2_0000 });
+}
+
+#[test]
 fn fields_count_only_with_their_feature() {
     let features = config().features & !0b1_0011; // no ranges, no PROBE
     let nonsense = FakeConfig {

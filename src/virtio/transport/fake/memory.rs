@@ -118,4 +118,8 @@ unsafe impl Platform for FakeMachine {
     fn now_ns(&self) -> u64 {
         self.state().tick()
     }
+
+    fn page_size(&self) -> u64 {
+        self.state().device.config.system_page
+    }
 }

@@ -57,6 +57,8 @@ pub struct FakeConfig {
     pub endpoints: Vec<u32>,
     /// What PROBE answers with.
     pub properties: Vec<u8>,
+    /// The size of the machine's pages.
+    pub system_page: u64,
     /// How far each look at the clock moves it, in nanoseconds.
     pub tick_ns: u64,
     /// How many looks at the clock a notify waits before it is served; 0: it is served at once.
@@ -87,6 +89,7 @@ impl Default for FakeConfig {
             queue_sizes: [256, 256],
             endpoints: vec![8, 16, 24, 32],
             properties: msi.to_vec(),
+            system_page: 4096,
             tick_ns: 1000,
             delay: 0,
             reverse: false,
