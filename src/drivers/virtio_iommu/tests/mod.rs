@@ -8,6 +8,7 @@ mod identity;
 mod init;
 mod lies;
 mod probing;
+mod recorded;
 mod started;
 mod wire;
 
