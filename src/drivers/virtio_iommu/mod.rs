@@ -86,8 +86,13 @@ pub struct Options {
     /// Seconds, not microseconds: a host may hold a request back until another process of its
     /// gives up memory.
     pub wait_limit_ns: u64,
-    /// Whether the device raises an interrupt for fault records. Requests are always polled for.
+    /// Whether the device raises an interrupt for fault records. Polling works alone.
     pub interrupts: bool,
+    /// Whether the device raises an interrupt when requests are done, so that a task can sleep until
+    /// it is worth to ask a started map or unmap
+    /// ([`PagingDomain::start_map`](crate::domain::PagingDomain::start_map)). Calls that wait don't
+    /// use it, and raise it for nothing.
+    pub request_interrupts: bool,
     /// Whether the IOMMU's own accesses to its queues reach memory at the addresses that
     /// [`Platform::alloc_dma`] gives, even where the device asks for `VIRTIO_F_ACCESS_PLATFORM`.
     ///
@@ -108,6 +113,7 @@ impl Default for Options {
         Self {
             wait_limit_ns: 5_000_000_000,
             interrupts: false,
+            request_interrupts: false,
             own_dma_is_identity: false,
             empty_new_domains: false,
         }
@@ -175,7 +181,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         let config = Config::read(&transport, features, platform.page_size())?;
         let request_size = queue_size(&mut transport, REQUEST_QUEUE, 2)?;
         let event_size = queue_size(&mut transport, EVENT_QUEUE, 1)?;
-        let mut requests = Requests::new(&platform, request_size, config.probe_size, &quiet)?;
+        let mut requests = Requests::new(&platform, request_size, &config, &options, &quiet)?;
         let events = Events::new(&platform, event_size, options.interrupts, &quiet)
             .inspect_err(|_| requests.release(&platform, &quiet))?;
         let ids = DomainIds::new(pool, config.first_domain, config.last_domain);

@@ -16,6 +16,7 @@ use super::wire::{
     ATTACH_F_BYPASS, AttachReq, MAP_F_MMIO, MAP_F_READ, MAP_F_WRITE, MapReq, ProbeReq, ReqHead,
     ReqTail, RequestType, Status, UnmapReq,
 };
+use super::{Config, Options};
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::driver::{Counters, DomainId, EndpointId, Run, Ticket};
 use crate::error::OutOfMemory;
@@ -140,14 +141,16 @@ impl Answer {
 }
 
 impl Requests {
-    /// Takes memory for a queue of `size` descriptors and for PROBE answers of `probe_size` bytes.
+    /// Takes memory for a queue of `size` descriptors and for the PROBE answers of the device.
     pub(super) fn new<P: Platform>(
         platform: &P,
         size: u16,
-        probe_size: u32,
+        config: &Config,
+        options: &Options,
         quiet: &Quiet,
     ) -> Result<Self, OutOfMemory> {
-        let mut queue = SplitQueue::new(platform, size, ChainKind::ReadableWritable, false)?;
+        let (kind, probe_size) = (ChainKind::ReadableWritable, config.probe_size);
+        let mut queue = SplitQueue::new(platform, size, kind, options.request_interrupts)?;
         let slots = DmaBuffer::new(platform, usize::from(queue.chains()) * SLOT_LEN);
         let mut slots = slots.inspect_err(|_| queue.release(platform, quiet))?;
         let probe_len = PROBE_REPLY + probe_size as usize + size_of::<ReqTail>();

@@ -210,5 +210,8 @@ fn interrupts_are_asked_for_only_by_the_option() {
     let quiet = Rig::new();
     let loud = start(config(), Options { interrupts: true, ..QUICK }).unwrap();
     assert_eq!(quiet.machine.available_flags(), [1, 1]);
-    assert_eq!(loud.machine.available_flags(), [1, 0], "requests are polled for anyway");
+    assert_eq!(loud.machine.available_flags(), [1, 0], "for fault records");
+    let options = Options { request_interrupts: true, ..QUICK };
+    let tasks = start(config(), options).unwrap();
+    assert_eq!(tasks.machine.available_flags(), [0, 1], "for requests");
 }

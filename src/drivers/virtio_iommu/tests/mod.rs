@@ -39,6 +39,7 @@ type FakeUnit = VirtioIommu<FakeMachine, FakeTransport>;
 const QUICK: Options = Options {
     wait_limit_ns: 4_000_000,
     interrupts: false,
+    request_interrupts: false,
     own_dma_is_identity: false,
     empty_new_domains: false,
 };

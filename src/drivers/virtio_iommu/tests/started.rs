@@ -129,6 +129,16 @@ fn a_device_that_never_answers_is_given_up_by_whoever_looks() {
 }
 
 #[test]
+fn a_driver_that_goes_while_requests_are_out_resets_the_device_before_its_memory_goes() {
+    let (rig, space) = slow(1_000);
+    let machine = rig.machine.clone();
+    begin(&rig, &space, &scattered(20));
+    assert_eq!(machine.mappings(space.id), [], "they are out");
+    drop(rig); // the machine panics where memory goes under a running device
+    assert!(machine.status().is_empty() && machine.pages() == 0);
+}
+
+#[test]
 fn what_is_not_sent_in_one_request_is_left_to_the_call_that_waits() {
     let rig = Rig::new();
     let mut space = rig.space();
