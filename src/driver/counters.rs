@@ -2,7 +2,7 @@
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// What a driver did since it was made. Exact; wraps never in practice.
+        /// What a driver did since it was made, start-up not counted. Exact; wraps never in practice.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
         #[cfg_attr(feature = "defmt", derive(defmt::Format))]
         pub struct Counters { $($(#[$doc])* pub $name: u64,)+ }

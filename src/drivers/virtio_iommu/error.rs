@@ -37,6 +37,8 @@ pub enum InitError {
         /// The smallest mapping, in bytes.
         granule: u64,
     },
+    /// The device did not answer the first requests, or not by the rules of the ring. `EIO`.
+    NoAnswer,
     /// The device let unattached endpoints reach memory after it was told not to. `EIO`.
     BypassStuck,
     /// The device did not confirm the reset in time. `EIO`.
@@ -58,7 +60,7 @@ impl InitError {
             }
             Self::NotAnIommu { .. } | Self::GranuleTooLarge { .. } => errno::ENODEV,
             Self::BadConfig(_) => errno::EINVAL,
-            Self::BypassStuck | Self::NoReset | Self::NeedsReset => errno::EIO,
+            Self::BypassStuck | Self::NoReset | Self::NeedsReset | Self::NoAnswer => errno::EIO,
             Self::OutOfMemory => errno::ENOMEM,
         }
     }
@@ -82,6 +84,7 @@ impl fmt::Display for InitError {
             Self::BypassStuck => f.write_str("the device does not leave bypass"),
             Self::NoReset => f.write_str("the device did not confirm its reset in time"),
             Self::NeedsReset => f.write_str("the device gave up during start-up"),
+            Self::NoAnswer => f.write_str("the device did not answer the first requests"),
             Self::OutOfMemory => f.write_str("out of memory"),
         }
     }

@@ -66,6 +66,16 @@ impl DomainIds {
         Ok(DomainId(id))
     }
 
+    /// Never hands out an id up to this one.
+    pub(super) fn skip_to(&mut self, id: u32) {
+        self.newest = self.newest.max(id);
+    }
+
+    /// Every id that was handed out may be in here, and the blocking one.
+    pub(super) fn taken(&self) -> core::ops::RangeInclusive<u32> {
+        self.blocked..=self.newest
+    }
+
     /// Takes an id back. One that was never taken is ignored.
     pub(super) fn give_back(&mut self, id: DomainId) {
         debug_assert!(!self.returned.contains(&id.0), "domain id {} given back twice", id.0);

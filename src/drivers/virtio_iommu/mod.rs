@@ -20,6 +20,13 @@
 //! one domain that stays empty for ever*; DETACH is never sent (rule C-270). So
 //! [`release`](crate::driver::Driver::release) sends nothing: endpoints whose device is gone stay on that domain.
 //!
+//! # What a reset leaves behind
+//!
+//! A reset should drop every domain. Some devices keep them, mappings and attached endpoints
+//! included (QEMU 10.0, cloud-hypervisor). So start-up empties every domain that it finds, and
+//! never uses its id; and a unit that is given up while its ring still works is emptied first.
+//! Where nothing answers any more, only the host can help: turn off the devices' bus mastering.
+//!
 //! # Identity
 //!
 //! [`Ownership::attach_identity`](crate::group::Ownership::attach_identity) attaches with the bypass
@@ -43,6 +50,7 @@ mod driver;
 mod error;
 mod event;
 mod ids;
+mod leftovers;
 mod probe;
 mod request;
 #[cfg(test)]
@@ -56,6 +64,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 pub use config::{Config, ConfigField, Features, MAX_PROBE_SIZE};
 pub use error::InitError;
 
+use crate::driver::Counters;
 use crate::platform::Platform;
 use crate::pool::Pool;
 use crate::sync::{Mutex, RawLock, SpinLock};
@@ -252,6 +261,10 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         if self.transport.status().contains(DeviceStatus::DEVICE_NEEDS_RESET) {
             return Err(InitError::NeedsReset);
         }
+        let requests = self.requests.get_mut();
+        leftovers::sweep(requests, &unit, self.ids.get_mut(), &self.config)
+            .map_err(|_| InitError::NoAnswer)?;
+        requests.counters = Counters::default(); // what start-up asked is nobody's cost
         Ok(())
     }
 
@@ -263,12 +276,17 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         self.poisoned.load(Ordering::Acquire)
     }
 
-    /// Gives the instance up and resets the device. `_requests` proves that the lock is held.
-    fn poison(&self, _requests: &mut Requests, cause: Dead) {
+    /// Gives the instance up and resets the device, whose request queue is locked.
+    fn poison(&self, requests: &mut Requests, cause: Dead) {
         if self.poisoned.swap(true, Ordering::AcqRel) {
             return;
         }
         emit!(warn, "iommu: virtio-iommu gave up: {:?}", cause);
+        if cause == Dead::UnmapRefused {
+            // The ring still works, and a reset may not drop domains.
+            let ids = self.ids.lock().taken();
+            leftovers::empty(requests, &self.unit(), ids, self.config.input_range);
+        }
         if self.reset().is_none() {
             emit!(warn, "iommu: no confirmation of the reset");
         }

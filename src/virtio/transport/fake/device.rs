@@ -99,7 +99,9 @@ impl Device {
         self.accepted = 0;
         self.isr = 0;
         self.stopped = false;
-        self.model.reset();
+        if !self.config.keep_domains {
+            self.model.reset();
+        }
         for queue in &mut self.queues {
             *queue = Queue { notifies: queue.notifies, ..Queue::default() };
         }

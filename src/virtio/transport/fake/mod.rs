@@ -69,6 +69,8 @@ pub struct FakeConfig {
     pub refuse_features: bool,
     /// Lie: a reset is ignored.
     pub ignore_reset: bool,
+    /// Lie: a reset keeps domains, mappings and attached endpoints.
+    pub keep_domains: bool,
     /// Lie: the bypass byte can't be changed.
     pub keep_bypass: bool,
     /// Lie: the generation of the configuration changes with each look.
@@ -95,6 +97,7 @@ impl Default for FakeConfig {
             reverse: false,
             refuse_features: false,
             ignore_reset: false,
+            keep_domains: false,
             keep_bypass: false,
             restless: false,
         }
