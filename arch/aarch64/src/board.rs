@@ -3,9 +3,9 @@
 use aarch64_rt::{InitialPagetable, initial_pagetable};
 
 /// Where QEMU puts the device tree for an ELF image.
-pub const DEVICE_TREE: usize = 0x4000_0000;
+pub(crate) const DEVICE_TREE: usize = 0x4000_0000;
 /// QEMU pads the tree to this many bytes.
-pub const DEVICE_TREE_LEN: usize = 0x10_0000;
+pub(crate) const DEVICE_TREE_LEN: usize = 0x10_0000;
 /// Everything of the image lies below this address; see `memory.ld`.
 pub const IMAGE_END: usize = 0x4200_0000;
 /// The PL011 UART.

@@ -6,6 +6,6 @@ use aarch64_cpu::registers::{CurrentEL, Readable};
 ///
 /// At level 2 (`-M virt,virtualization=on`) it would run uncached, unmapped, and without vectors.
 #[must_use]
-pub fn is_at_entry_level() -> bool {
+pub(crate) fn is_at_entry_level() -> bool {
     CurrentEL.read(CurrentEL::EL) == 1
 }

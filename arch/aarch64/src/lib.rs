@@ -8,12 +8,13 @@ mod board;
 mod clock;
 pub mod counter;
 mod exit;
+mod firmware;
 mod level;
 mod logger;
 mod vectors;
 
 pub use aarch64_rt::entry;
-pub use board::{DEVICE_TREE, DEVICE_TREE_LEN, IMAGE_END};
+pub use board::IMAGE_END;
 pub use clock::now_ns;
 pub use exit::exit;
-pub use level::is_at_entry_level;
+pub use firmware::describe;

@@ -2,28 +2,9 @@
 
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
+use iommu::firmware::IommuMap;
 
-/// A contiguous range of physical addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Span {
-    /// The first address.
-    pub base: u64,
-    /// How many bytes.
-    pub len: u64,
-}
-
-/// The PCI host bridge (ECAM).
-#[derive(Clone, Copy, Debug)]
-pub struct PciHost<'a> {
-    /// The configuration space.
-    pub ecam: Span,
-    /// The window for 32-bit BARs; CPU and PCI addresses are the same.
-    pub window: Span,
-    /// The property `iommu-map`, if there is one.
-    pub iommu_map: Option<&'a [u8]>,
-    /// The property `iommu-map-mask`.
-    pub iommu_map_mask: Option<u32>,
-}
+use crate::firmware::{Description, Missing, PciHost, RootBuses, Span, Topology};
 
 /// The device tree.
 #[derive(Clone, Copy)]
@@ -58,14 +39,18 @@ impl<'a> DeviceTree<'a> {
         core::str::from_utf8(bytes).unwrap_or_default().trim_end_matches('\0')
     }
 
-    /// The first PCI host bridge with ECAM.
+    /// The first PCI host bridge with ECAM, and which endpoint ids stand for its functions.
     #[must_use]
-    pub fn pci_host(&self) -> Option<PciHost<'a>> {
+    pub fn pci_host(&self) -> Option<(PciHost, Topology<'a>)> {
         let wanted = b"pci-host-ecam-generic\0";
-        let node = self.fdt.root().children().find(|node| {
+        let is_host = |node: &FdtNode<'a>| {
             let compatible = value(node, "compatible").unwrap_or_default();
             compatible.windows(wanted.len()).any(|part| part == wanted)
-        })?;
+        };
+        let root = self.fdt.root();
+        let in_soc = self.fdt.find_node("/soc");
+        let below_soc = in_soc.iter().flat_map(|soc| soc.children());
+        let node = root.children().chain(below_soc).find(is_host)?;
         let reg = cells(&node, "reg")?;
         let ecam = Span { base: wide(&reg, 0)?, len: wide(&reg, 2)? };
         let ranges = cells(&node, "ranges")?;
@@ -79,8 +64,22 @@ impl<'a> DeviceTree<'a> {
                 .then_some(Span { base, len: join(len_high, len_low) })
         })?;
         let mask = cells(&node, "iommu-map-mask").and_then(|cells| cells.first().copied());
-        let iommu_map = value(&node, "iommu-map");
-        Some(PciHost { ecam, window, iommu_map, iommu_map_mask: mask })
+        let topology = match value(&node, "iommu-map") {
+            Some(map) => Topology::IommuMap(IommuMap::new(map, mask)),
+            None => Topology::Untold,
+        };
+        Some((PciHost { ecam, window, roots: RootBuses::new() }, topology))
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Missing`] names what the tree does not tell.
+    pub fn describe(&self) -> Result<Description<'a>, Missing> {
+        let memory = self.memory().ok_or(Missing::Memory)?;
+        let (host, topology) = self.pci_host().ok_or(Missing::PciHost)?;
+        Ok(Description { memory, host, arguments: self.arguments(), topology })
     }
 }
 

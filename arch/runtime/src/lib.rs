@@ -2,11 +2,13 @@
 //!
 //! An architecture crate (`arch/aarch64`, ...) gives entry, output, exit and a clock; this crate
 //! gives the rest of a small kernel's glue: a heap, memory for DMA and the `Platform` over it,
-//! the device tree, PCI bring-up, and the driver of the test device `edu`.
+//! what the firmware tells (device tree or ACPI), PCI bring-up, and the driver of the test device `edu`.
 #![no_std]
 
+pub mod acpi;
 pub mod devicetree;
 pub mod dma;
 pub mod edu;
+pub mod firmware;
 pub mod heap;
 pub mod pci;

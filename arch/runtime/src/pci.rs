@@ -1,4 +1,4 @@
-//! PCI bring-up where no firmware did it: numbers the buses, sizes and places the BARs, opens the
+//! PCI bring-up, whether or not a firmware did it before: numbers the buses, sizes and places the BARs, opens the
 //! bridges, and tells under which requester id each function's DMA arrives.
 #![expect(unsafe_code, reason = "`pci_types` marks every access to configuration space as unsafe")]
 
@@ -8,7 +8,7 @@ use iommu::virtio::transport::MmioRegion;
 use pci_types::capability::PciCapability;
 use pci_types::{ConfigRegionAccess, EndpointHeader, HeaderType, PciAddress, PciHeader};
 
-use crate::devicetree::Span;
+use crate::firmware::Span;
 
 /// The most functions that an image looks at; further ones are left as they are.
 pub const MAX_FUNCTIONS: usize = 64;
@@ -70,6 +70,7 @@ struct Above {
 
 const COMMAND: u16 = 0x04;
 const COMMAND_MEMORY_AND_MASTER: u16 = 0b110;
+const COMMAND_DECODE_AND_MASTER: u16 = 0b111;
 const BAR_0: u16 = 0x10;
 const BUS_NUMBERS: u16 = 0x18;
 const IO_WINDOW: u16 = 0x1c;
@@ -161,6 +162,9 @@ impl Pci {
         let id = id_of(address);
         let config = Config { access: self.access, id };
         let is_bridge = header.header_type(self.access) == HeaderType::PciPciBridge;
+        // A firmware may have placed and enabled it: it must not answer while its BARs move.
+        let command = config.read_u16(COMMAND) & !COMMAND_DECODE_AND_MASTER;
+        config.write_u16(COMMAND, command);
         let (bars, all_placed) = config.place_bars(if is_bridge { 2 } else { 6 }, scan);
         let (_, class, _, _) = header.revision_and_class(self.access);
         let requester = above.alias.unwrap_or(id);
@@ -191,7 +195,6 @@ impl Pci {
         if !is_bridge && !all_placed {
             return; // enabled, it would answer at an address that is not its own
         }
-        let command = config.read_u16(COMMAND);
         config.write_u16(COMMAND, command | COMMAND_MEMORY_AND_MASTER);
     }
 }

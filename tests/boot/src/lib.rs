@@ -1,6 +1,6 @@
 //! What the boot images share: the machine brought up, and the cases that run on it.
 //!
-//! - `machine`: device tree, memory, PCI, the test devices;
+//! - `machine`: the firmware's description, memory, PCI, the test devices;
 //! - `world`: the IOMMUs started, every test device in its group;
 //! - `probe`: one DMA, and what must have come of it;
 //! - `bench`: real devices and memory for the table of cases in `iommu-cases`;
@@ -21,3 +21,5 @@ pub mod world;
 
 #[cfg(target_arch = "aarch64")]
 pub use iommu_aarch64 as arch;
+#[cfg(target_arch = "x86_64")]
+pub use iommu_x86_64 as arch;

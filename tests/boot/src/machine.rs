@@ -7,12 +7,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use heapless::Vec;
 use iommu::device::DeviceId;
 use iommu::driver::EndpointId;
-use iommu::firmware::IommuMap;
 use iommu::pool::Pool;
 use iommu::virtio::transport::MmioRegion;
-use iommu_runtime::devicetree::{DeviceTree, PciHost, Span};
 use iommu_runtime::dma;
 use iommu_runtime::edu::{self, Edu};
+use iommu_runtime::firmware::{Description, Missing, Span, Topology};
 use iommu_runtime::pci::{Function, Pci};
 
 use crate::arch;
@@ -33,23 +32,28 @@ const DMA_LEN: usize = 16 << 20;
 pub struct Machine {
     /// All of memory.
     pub memory: Span,
-    /// The PCI host.
-    pub host: PciHost<'static>,
+    /// Which endpoint id stands for which PCI function.
+    pub topology: Topology<'static>,
     /// The PCI functions.
     pub pci: Pci,
-    /// The MMIO instance that the arguments name.
-    pub mmio_iommu: Option<MmioIommu>,
+    /// The IOMMUs: first the one on PCI, then those on MMIO.
+    pub iommus: Vec<IommuPlace, 2>,
     /// The test devices, in the order of the scan.
     pub devices: Vec<TestDevice, 8>,
 }
 
-/// A virtio-iommu over MMIO, which no firmware describes.
+/// Where a virtio-iommu is.
 #[derive(Clone, Copy, Debug)]
-pub struct MmioIommu {
-    /// Its registers.
-    pub registers: u64,
-    /// The PCI root bus that it serves.
-    pub root: u8,
+pub enum IommuPlace {
+    /// On PCI.
+    Pci(Function),
+    /// On MMIO, which no firmware describes: the arguments do.
+    Mmio {
+        /// Its registers.
+        registers: u64,
+        /// The PCI root bus that it serves.
+        root: u8,
+    },
 }
 
 /// An `edu`, and how its IOMMU knows it.
@@ -59,7 +63,7 @@ pub struct TestDevice {
     pub edu: Edu,
     /// Its PCI function.
     pub function: Function,
-    /// Which unit translates for it: the PCI instance is the first, if there is one.
+    /// Which of the machine's IOMMUs translates for it.
     pub unit: usize,
     /// By which id.
     pub endpoint: EndpointId,
@@ -73,23 +77,8 @@ impl TestDevice {
     }
 }
 
-/// Why the machine can't be brought up.
-#[derive(Clone, Copy, Debug, defmt::Format)]
-pub enum Missing {
-    /// A first call: the machine is up, and its memory must not be handed out twice.
-    FirstCall,
-    /// The level that the entry code prepares: the CPU started at another one.
-    ExceptionLevel,
-    /// No device tree where the board has it.
-    DeviceTree,
-    /// No memory in the device tree.
-    Memory,
-    /// No PCI host in the device tree.
-    PciHost,
-}
-
 impl Machine {
-    /// Reads the device tree, sets heap and DMA memory up, and brings PCI up. Call it once, first.
+    /// Reads what the firmware tells, sets heap and DMA memory up, and brings PCI up. Call it once, first.
     ///
     /// # Errors
     ///
@@ -99,41 +88,40 @@ impl Machine {
         if CALLED.swap(true, Ordering::Relaxed) {
             return Err(Missing::FirstCall);
         }
-        if !arch::is_at_entry_level() {
-            return Err(Missing::ExceptionLevel);
-        }
-        let blob = core::ptr::with_exposed_provenance(arch::DEVICE_TREE);
-        // SAFETY: the board has RAM there, which the image leaves alone, so it is readable and
-        // nobody writes it; what it holds is checked by the parser.
-        let blob = unsafe { core::slice::from_raw_parts(blob, arch::DEVICE_TREE_LEN) };
-        let tree = DeviceTree::new(blob).ok_or(Missing::DeviceTree)?;
-        let memory = tree.memory().ok_or(Missing::Memory)?;
+        let Description { memory, host, arguments, topology } = arch::describe()?;
         let end = memory.base.saturating_add(memory.len);
         if end < (arch::IMAGE_END + HEAP_LEN + DMA_LEN) as u64 {
             return Err(Missing::Memory);
         }
-        // SAFETY: RAM above the image, inside what the tree calls memory; used for this alone, and
+        // SAFETY: RAM above the image, inside what the firmware calls memory; used for this alone, and
         // once: `CALLED` was clear.
         unsafe { iommu_runtime::heap::init(arch::IMAGE_END, HEAP_LEN) };
         // SAFETY: as above, and above the heap; the page table maps it one to one, cached.
         unsafe { PLATFORM.give(arch::IMAGE_END + HEAP_LEN, DMA_LEN) };
 
-        let host = tree.pci_host().ok_or(Missing::PciHost)?;
-        let mmio_iommu = mmio_iommu(tree.arguments());
         let ecam = registers(host.ecam.base, host.ecam.len as usize).ok_or(Missing::PciHost)?;
-        let roots: Vec<u8, 2> = [Some(0), mmio_iommu.map(|one| one.root).filter(|root| *root != 0)]
-            .into_iter()
-            .flatten()
-            .collect();
+        let on_mmio: Vec<_, 2> = mmio_iommus(arguments).take(2).collect();
+        let mut roots = host.roots;
+        let served = on_mmio.iter().filter_map(|place| match place {
+            IommuPlace::Mmio { root, .. } => Some(*root),
+            IommuPlace::Pci(_) => None,
+        });
+        for root in core::iter::once(0).chain(served) {
+            if !roots.contains(&root) {
+                let _ = roots.push(root); // no machine of ours has more than two
+            }
+        }
         let pci = Pci::bring_up(ecam, host.window, &roots);
-        let devices = test_devices(&pci, &host, mmio_iommu);
-        Ok(Self { memory, host, pci, mmio_iommu, devices })
+        let on_pci = pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).copied().map(IommuPlace::Pci);
+        let iommus: Vec<_, 2> = on_pci.take(1).chain(on_mmio).take(2).collect();
+        let devices = test_devices(&pci, &topology, &iommus);
+        Ok(Self { memory, topology, pci, iommus, devices })
     }
 
     /// Whether there is a virtio-iommu at all.
     #[must_use]
     pub fn has_iommu(&self) -> bool {
-        self.mmio_iommu.is_some() || self.pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).next().is_some()
+        !self.iommus.is_empty()
     }
 
     /// The registers of BAR `index` of a function.
@@ -142,35 +130,37 @@ impl Machine {
         bar(function, index)
     }
 
-    /// The registers of the MMIO instance.
+    /// The registers of a virtio-mmio device at `base`.
     #[must_use]
-    pub fn mmio_registers(&self) -> Option<MmioRegion> {
-        registers(self.mmio_iommu?.registers, MMIO_LEN)
+    pub fn mmio(&self, base: u64) -> Option<MmioRegion> {
+        registers(base, MMIO_LEN)
     }
 }
 
-/// `iommu.mmio=ADDRESS:BUS`: the address in hexadecimal with 0x, the bus in decimal.
-fn mmio_iommu(arguments: &str) -> Option<MmioIommu> {
+/// `iommu.mmio=ADDRESS:BUS`: the address in hexadecimal with 0x, the bus in decimal. One word for
+/// each instance.
+fn mmio_iommus(arguments: &str) -> impl Iterator<Item = IommuPlace> {
     let words = arguments.split_ascii_whitespace();
-    let value = words.filter_map(|word| word.strip_prefix("iommu.mmio=")).next()?;
-    let (address, root) = value.split_once(':')?;
-    let registers = u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?;
-    Some(MmioIommu { registers, root: root.parse().ok()? })
+    words.filter_map(|word| {
+        let (address, root) = word.strip_prefix("iommu.mmio=")?.split_once(':')?;
+        let registers = u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?;
+        Some(IommuPlace::Mmio { registers, root: root.parse().ok()? })
+    })
 }
 
-fn test_devices(pci: &Pci, host: &PciHost<'_>, mmio: Option<MmioIommu>) -> Vec<TestDevice, 8> {
-    let has_pci_iommu = pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).next().is_some();
-    let map = IommuMap::new(host.iommu_map.unwrap_or_default(), host.iommu_map_mask);
+fn test_devices(pci: &Pci, told: &Topology<'_>, iommus: &[IommuPlace]) -> Vec<TestDevice, 8> {
+    // The first root bus is the PCI instance's, wherever the others are said to be.
+    let has_pci = iommus.iter().any(|place| matches!(place, IommuPlace::Pci(_)));
+    let serves = |place: &IommuPlace, bus: u8| match place {
+        IommuPlace::Pci(_) => false, // what it serves is told
+        IommuPlace::Mmio { root, .. } => *root == bus && (bus != 0 || !has_pci),
+    };
     let found = pci.find(edu::IDS.0, edu::IDS.1).filter_map(|function| {
         let edu = Edu::new(bar(function, 0)?, pci.config(function))?;
-        // The first root bus is the PCI instance's, wherever the other one is said to be.
-        let is_free = function.root != 0 || !has_pci_iommu;
-        let behind_mmio = is_free && mmio.is_some_and(|one| one.root == function.root);
-        let (unit, endpoint) = if behind_mmio {
-            (usize::from(has_pci_iommu), EndpointId(function.requester.into()))
-        } else {
-            let told = map.translate(function.requester).map(|(_, endpoint)| endpoint);
-            (0, told.unwrap_or(EndpointId(function.requester.into())))
+        let own = EndpointId(function.requester.into());
+        let (unit, endpoint) = match iommus.iter().position(|one| serves(one, function.root)) {
+            Some(unit) => (unit, own),
+            None => (0, told.endpoint(function.requester).unwrap_or(own)),
         };
         Some(TestDevice { edu, function: *function, unit, endpoint })
     });

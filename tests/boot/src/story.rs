@@ -10,7 +10,7 @@ use iommu_runtime::dma::Buffer;
 use iommu_runtime::edu::{Direction, MAX_TRANSFER};
 
 use crate::arch;
-use crate::machine::{Machine, PLATFORM, POOL, TestDevice};
+use crate::machine::{IommuPlace, Machine, PLATFORM, POOL, TestDevice};
 use crate::probe::{self, Outcome};
 use crate::world::{World, place};
 
@@ -28,15 +28,28 @@ const READ_ONLY: u64 = 0x1800_0000;
 const PAGE: u64 = 0x1000;
 const DEVICES: usize = 5;
 
-/// Names of the test devices, by their place.
-const NAMES: [&str; DEVICES] =
-    ["edu 00:02.0", "edu 00:03.0", "edu 01:01.0", "edu 01:02.0", "edu 0b:00.0"];
+/// A test device as it is told: by the place of its function.
+#[derive(Clone, Copy)]
+struct Name(u16);
+
+impl defmt::Format for Name {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        let (bus, device, function) = (self.0 >> 8, self.0 >> 3 & 0x1f, self.0 & 7);
+        defmt::write!(f, "edu {=u16:02x}:{=u16:02x}.{=u16}", bus, device, function);
+    }
+}
 
 impl<'m> Story<'m> {
     /// A story about `machine`.
     #[must_use]
     pub fn new(machine: &'m Machine) -> Self {
         Self { machine, failures: 0, checks: 0, faults: 0 }
+    }
+
+    fn names(&self) -> [Name; DEVICES] {
+        let id =
+            |index: usize| self.machine.devices.get(index).map_or(0, |device| device.function.id);
+        core::array::from_fn(|index| Name(id(index)))
     }
 
     /// Notes a check; a failed one is told at once.
@@ -50,7 +63,7 @@ impl<'m> Story<'m> {
 
     /// Step 1, first half: what the firmware says.
     pub fn machine(&mut self) {
-        let Machine { memory, pci, mmio_iommu, .. } = self.machine;
+        let Machine { memory, pci, iommus, .. } = self.machine;
         defmt::println!("1. The machine");
         defmt::println!("   memory: {=u64} MiB at {=u64:#x}", memory.len >> 20, memory.base);
         defmt::println!("   PCI: {=usize} functions", pci.functions().len());
@@ -60,7 +73,8 @@ impl<'m> Story<'m> {
                 (0x1af4, 0x1057) => "virtio-iommu",
                 (0x1b36, 0x000e) => "bridge to conventional PCI",
                 (0x1b36, 0x000c) => "root port",
-                _ => "host bridge",
+                (0x1b36, 0x0008 | 0x000b) | (0x8086, 0x29c0) => "host bridge",
+                _ => "other",
             };
             defmt::println!(
                 "     {=u16:02x}:{=u16:02x}.{=u16} {=u16:04x}:{=u16:04x} {=str}, requester id {=u16:#06x}",
@@ -73,13 +87,14 @@ impl<'m> Story<'m> {
                 function.requester
             );
         }
-        match mmio_iommu {
-            Some(one) => defmt::println!(
-                "   virtio-mmio IOMMU at {=u64:#x} for root bus {=u8} (from the arguments)",
-                one.registers,
-                one.root
-            ),
-            None => defmt::println!("   no second IOMMU named in the arguments"),
+        for place in iommus {
+            if let IommuPlace::Mmio { registers, root } = place {
+                defmt::println!(
+                    "   virtio-mmio IOMMU at {=u64:#x} for root bus {=u8} (from the arguments)",
+                    *registers,
+                    *root
+                );
+            }
         }
     }
 
@@ -91,8 +106,9 @@ impl<'m> Story<'m> {
             defmt::error!("found {=usize} edu devices: can't go on", devices.len());
             arch::exit(1);
         }
-        let told = self.machine.host.iommu_map.is_some();
-        self.check(told, "the device tree has an iommu-map");
+        let on_pci = matches!(self.machine.iommus.first(), Some(IommuPlace::Pci(_)));
+        let told = self.machine.topology.is_told();
+        self.check(told || !on_pci, "the firmware tells which endpoint an IOMMU on PCI knows");
     }
 
     /// The control: while nobody drives the IOMMU, it lets every device reach all of memory.
@@ -135,7 +151,10 @@ impl<'m> Story<'m> {
             defmt::println!(
                 "   IOMMU {=usize} ({=str}): features {=u64:#x}, granule {=u64:#x}, IOVAs {=u64:#x}..={=u64:#x}",
                 index,
-                if index == 0 { "PCI" } else { "MMIO" },
+                match self.machine.iommus.get(index) {
+                    Some(IommuPlace::Pci(_)) => "PCI",
+                    _ => "MMIO",
+                },
                 world.features.get(index).copied().unwrap_or_default(),
                 geometry.page_sizes.granule(),
                 geometry.aperture.first().0,
@@ -144,14 +163,15 @@ impl<'m> Story<'m> {
         }
         for (index, device) in world.devices.iter().enumerate() {
             defmt::println!(
-                "   {=str}: IOMMU {=usize}, endpoint {=u32:#06x}, group {=u32}",
-                name(world, device),
+                "   {}: IOMMU {=usize}, endpoint {=u32:#06x}, group {=u32}",
+                Name(device.function.id),
                 device.unit,
                 device.endpoint.0,
                 world.group(index).id().0
             );
         }
-        self.check(world.units.len() == 2, "two IOMMU instances work");
+        let units = self.machine.iommus.len();
+        self.check(world.units.len() == units, "every IOMMU instance works");
         self.check(world.registry.group_count() == 4, "five devices form four groups");
         let bridge = world.group(place::BRIDGE).device_count();
         self.check(bridge == 2, "the group behind the bridge has two devices");
@@ -163,7 +183,9 @@ impl<'m> Story<'m> {
         let [target] = buffers();
         target.fill(0xee);
         let address = target.phys().0;
-        transfer(&self.machine.devices, |_| address, Direction::ToMemory, 64);
+        // Short: there is a record for each 4 bytes, and a unit keeps no more than 64.
+        let len = 32;
+        transfer(&self.machine.devices, |_| address, Direction::ToMemory, len as usize);
         self.check(target.is_filled(0xee), "a blocked device leaves memory untouched");
         // The devices of one unit worked at the same time: a record for each endpoint must be there.
         let mut seen = [false; DEVICES];
@@ -171,7 +193,7 @@ impl<'m> Story<'m> {
             while let Some(fault) = unit.next_fault() {
                 self.faults += 1;
                 let right = fault.reason == FaultReason::Mapping
-                    && fault.address.is_some_and(|at| (address..address + 64).contains(&at.0));
+                    && fault.address.is_some_and(|at| (address..address + len).contains(&at.0));
                 for (index, device) in world.devices.iter().enumerate() {
                     let mine =
                         device.endpoint == fault.endpoint && world.unit_of(index).id() == unit.id();
@@ -189,7 +211,7 @@ impl<'m> Story<'m> {
             seen == [true; DEVICES],
             "each refused DMA is reported with endpoint and address",
         );
-        for (index, name) in NAMES.iter().enumerate() {
+        for (index, name) in self.names().into_iter().enumerate() {
             let outcome = probe::poke_nowhere(world.unit_of(index), world.device(index), address);
             self.refused(outcome, address, name);
         }
@@ -210,8 +232,21 @@ impl<'m> Story<'m> {
         let runs = container.operations().since(&before).dom_map;
         self.attach_one(world, container, place::ROOT_2, [0, 1, 0, 0, 0], 0, "same IOMMU");
         self.attach_one(world, container, place::BRIDGE, [0, 1, 0, 0, 0], 0, "two devices, one id");
-        self.attach_one(world, container, place::OTHER, [1, 1, 1, 0, 0], runs, "the other IOMMU");
-        self.check(container.domain_count() == 2, "four groups need two domains");
+        if world.has_two_units() {
+            let cost = [1, 1, 1, 0, 0];
+            self.attach_one(world, container, place::OTHER, cost, runs, "the other IOMMU");
+        } else {
+            self.attach_one(
+                world,
+                container,
+                place::OTHER,
+                [0, 1, 0, 0, 0],
+                0,
+                "behind a root port",
+            );
+        }
+        let domains = container.domain_count();
+        self.check(domains == world.units.len(), "groups need a domain per IOMMU");
         self.check(container.group_count() == 4, "four groups are attached");
     }
 
@@ -275,10 +310,10 @@ impl<'m> Story<'m> {
         let len = 512;
         transfer(devices, |index| RW + index * 512, Direction::FromMemory, len);
         transfer(devices, |index| RW + 16 * PAGE + index * 512, Direction::ToMemory, len);
-        for (index, name) in NAMES.iter().enumerate() {
+        for (index, name) in self.names().into_iter().enumerate() {
             let copied = target.has_pattern(index * len, len, 7, index * len);
             defmt::println!(
-                "   {=str}: {=usize} bytes read and written back, byte for byte: {=bool}",
+                "   {}: {=usize} bytes read and written back, byte for byte: {=bool}",
                 name,
                 len,
                 copied
@@ -290,7 +325,7 @@ impl<'m> Story<'m> {
         let beyond = READ_ONLY + PAGE;
         let known = container.iova_to_phys(Iova(READ_ONLY)) == Some(read_only.phys());
         self.check(known, "the container knows where the page leads");
-        for (index, name) in NAMES.iter().enumerate() {
+        for (index, name) in self.names().into_iter().enumerate() {
             let (unit, device) = (world.unit_of(index), world.device(index));
             let control = probe::poke(unit, device, RW + 8, source, 8);
             self.check(control == Outcome::Arrived, "control: a write to a writable page arrives");
@@ -317,7 +352,7 @@ impl<'m> Story<'m> {
         let request = UnmapDma::Range { iova: RW, size: source.len() as u64 };
         let unmapped = container.unmap_dma(&request).map(|gone| gone.bytes);
         self.check(unmapped == Ok(source.len() as u64), "the page is unmapped, and only it");
-        for (index, name) in NAMES.iter().enumerate() {
+        for (index, name) in self.names().into_iter().enumerate() {
             let (unit, device) = (world.unit_of(index), world.device(index));
             self.refused(probe::poke(unit, device, RW, source, 0), RW, name);
             let still = probe::poke(unit, device, RW + 16 * PAGE, target, 0);
@@ -328,7 +363,7 @@ impl<'m> Story<'m> {
             self.check(ownership.is_some(), "the group is detached");
             let at = RW + 16 * PAGE;
             let outcome = probe::poke(world.unit_of(index), world.device(index), at, target, 0);
-            self.refused(outcome, at, NAMES.get(index).copied().unwrap_or_default());
+            self.refused(outcome, at, Name(world.device(index).function.id));
         }
         let made = container.operations();
         self.check(made.dom_alloc == made.dom_free, "every domain was freed");
@@ -391,12 +426,12 @@ impl<'m> Story<'m> {
         arch::exit(1)
     }
 
-    fn refused(&mut self, outcome: Outcome, iova: u64, name: &str) {
+    fn refused(&mut self, outcome: Outcome, iova: u64, name: Name) {
         self.faults += 1;
         if outcome.is_refused_at(iova) {
-            defmt::println!("   {=str}: refused at {=u64:#x}", name, iova);
+            defmt::println!("   {}: refused at {=u64:#x}", name, iova);
         } else {
-            defmt::error!("{=str} at {=u64:#x}: {}", name, iova, outcome);
+            defmt::error!("{} at {=u64:#x}: {}", name, iova, outcome);
         }
         self.check(outcome.is_refused_at(iova), "the access is refused, and reported");
     }
@@ -419,9 +454,4 @@ fn transfer(
     debug_assert!(len <= MAX_TRANSFER);
     let targets = devices.iter().zip(0..).map(|(device, index)| (device, address(index)));
     probe::transfer(targets, direction, len);
-}
-
-fn name(world: &World, device: &TestDevice) -> &'static str {
-    let index = world.devices.iter().position(|one| one.id() == device.id());
-    index.and_then(|index| NAMES.get(index)).copied().unwrap_or("edu")
 }

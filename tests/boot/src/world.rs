@@ -13,13 +13,13 @@ use iommu::virtio::transport::mmio::MmioTransport;
 use iommu::virtio::transport::pci::PciTransport;
 use iommu::virtio::transport::{Transport, TransportError};
 
-use crate::machine::{Machine, PLATFORM, POOL, TestDevice, VIRTIO_IOMMU};
+use crate::machine::{IommuPlace, Machine, PLATFORM, POOL, TestDevice};
 
 /// A registry with up to two units. The default is the empty world.
 pub struct World {
     /// The registry.
     pub registry: Registry,
-    /// The units: the one over PCI, if any, then the one over MMIO.
+    /// The units, in the order of [`Machine::iommus`].
     pub units: Vec<Shared<Instance>, 2>,
     /// The feature bits that each unit was started with.
     pub features: Vec<u64, 2>,
@@ -55,9 +55,15 @@ impl World {
     /// [`NoWorld`] says what is missing or failed.
     pub fn start(machine: &Machine) -> Result<Self, NoWorld> {
         let registry = Registry::new(&POOL);
-        let started = [start_pci(machine, &registry)?, start_mmio(machine, &registry)?];
+        if machine.iommus.is_empty() {
+            return Err(NoWorld::NoIommu);
+        }
         let (mut units, mut features) = (Vec::new(), Vec::new());
-        for (unit, bits) in started.into_iter().flatten() {
+        for place in &machine.iommus {
+            let (unit, bits) = match transport(machine, place)? {
+                AnyTransport::Pci(transport) => start(transport, &registry)?,
+                AnyTransport::Mmio(transport) => start(transport, &registry)?,
+            };
             let _ = units.push(unit);
             let _ = features.push(bits);
         }
@@ -115,6 +121,13 @@ impl World {
         self.units.get(self.device(index).unit).expect("the device has a unit")
     }
 
+    /// Whether two units translate. On a machine with one, the device at [`place::OTHER`] is behind
+    /// the same unit as the others.
+    #[must_use]
+    pub fn has_two_units(&self) -> bool {
+        self.units.len() == 2
+    }
+
     /// What the unit of test device `index` was sent while `call` ran.
     pub fn sent(&self, index: usize, call: impl FnOnce()) -> Counters {
         let unit = self.unit_of(index);
@@ -154,7 +167,8 @@ pub mod place {
     pub const BRIDGE: usize = 2;
     /// The second behind the conventional bridge, in the same group.
     pub const BRIDGE_2: usize = 3;
-    /// Behind the other unit.
+    /// Behind a root port, on another root bus if the machine has one; behind the other unit, if
+    /// there is one.
     pub const OTHER: usize = 4;
 }
 
@@ -171,34 +185,35 @@ fn driver<T: Transport>(
 /// A unit under management, and the feature bits it was started with.
 type Started = (Shared<Instance>, u64);
 
-/// The driver of the unit over PCI alone, without a registry; `None` if there is no such unit.
+/// Calls `with` with the driver of the first unit alone, without a registry.
 ///
 /// # Errors
 ///
 /// [`NoWorld`] says what failed.
-pub fn pci_driver(machine: &Machine) -> Result<Option<impl Driver + use<>>, NoWorld> {
-    pci_transport(machine)?.map(driver).transpose()
+pub fn with_first_driver(machine: &Machine, with: impl FnOnce(&dyn Driver)) -> Result<(), NoWorld> {
+    match transport(machine, machine.iommus.first().ok_or(NoWorld::NoIommu)?)? {
+        AnyTransport::Pci(transport) => with(&driver(transport)?),
+        AnyTransport::Mmio(transport) => with(&driver(transport)?),
+    }
+    Ok(())
 }
 
-fn pci_transport(machine: &Machine) -> Result<Option<PciTransport>, NoWorld> {
-    let Some(function) = machine.pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).next() else {
-        return Ok(None);
-    };
-    let bars = core::array::from_fn(|index| machine.bar(function, index));
-    let config = machine.pci.config(function);
-    PciTransport::new(&config, &bars).map(Some).map_err(NoWorld::Transport)
+enum AnyTransport {
+    Pci(PciTransport),
+    Mmio(MmioTransport),
 }
 
-fn start_pci(machine: &Machine, registry: &Registry) -> Result<Option<Started>, NoWorld> {
-    pci_transport(machine)?.map(|transport| start(transport, registry)).transpose()
-}
-
-fn start_mmio(machine: &Machine, registry: &Registry) -> Result<Option<Started>, NoWorld> {
-    let Some(registers) = machine.mmio_registers() else { return Ok(None) };
-    match MmioTransport::new(registers) {
-        Err(TransportError::NoDevice) => Ok(None), // an empty slot
-        Err(error) => Err(NoWorld::Transport(error)),
-        Ok(transport) => start(transport, registry).map(Some),
+fn transport(machine: &Machine, place: &IommuPlace) -> Result<AnyTransport, NoWorld> {
+    match place {
+        IommuPlace::Pci(function) => {
+            let bars = core::array::from_fn(|index| machine.bar(function, index));
+            let config = machine.pci.config(function);
+            PciTransport::new(&config, &bars).map(AnyTransport::Pci).map_err(NoWorld::Transport)
+        }
+        IommuPlace::Mmio { registers, .. } => {
+            let registers = machine.mmio(*registers).ok_or(NoWorld::NoIommu)?;
+            MmioTransport::new(registers).map(AnyTransport::Mmio).map_err(NoWorld::Transport)
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use iommu::addr::Iova;
 use iommu::device::DeviceId;
-use iommu::driver::{EndpointId, Health};
+use iommu::driver::{Driver, EndpointId, Health};
 use iommu::error::ProbeError;
 use iommu::prot::Prot;
 use iommu::registry::DeviceInfo;
 
 use crate::bench::MEMORY;
 use crate::machine::{Machine, PLATFORM, POOL};
-use crate::world::{World, pci_driver};
+use crate::world::{World, with_first_driver};
 use iommu_cases::steps::*;
 use iommu_cases::{Bench, Who, wire};
 
@@ -32,16 +32,25 @@ pub fn the_ring_index_wraps(world: &World) {
     drop(attached);
 }
 
+/// A place on the root bus where no machine of ours has a device.
+const NOBODY: EndpointId = EndpointId(0xf0);
+
 /// C-150: an endpoint that the unit does not have; the answer is the caller's to handle.
 pub fn an_endpoint_that_does_not_exist(world: &World) {
     let groups = world.registry.group_count();
     let before = POOL.usage();
     for unit in &world.units {
-        let info = DeviceInfo { id: DeviceId(0xf00d), endpoints: &[EndpointId(0xf8)], with: None };
+        let info = DeviceInfo { id: DeviceId(0xf00d), endpoints: &[NOBODY], with: None };
         assert_eq!(world.registry.add_device(unit, &info).err(), Some(ProbeError::NoDevice));
         assert_eq!(unit.health(), Health::Good);
     }
-    // A device of the one unit is unknown to the other.
+    assert_eq!((world.registry.group_count(), POOL.usage()), (groups, before));
+}
+
+/// C-150: a device of the one unit is unknown to the other.
+pub fn an_endpoint_of_the_other_unit(world: &World) {
+    let groups = world.registry.group_count();
+    let before = POOL.usage();
     let foreign = world.seat(Who::Other).endpoint;
     let info = DeviceInfo { id: DeviceId(0xf00d), endpoints: &[foreign], with: None };
     let refused = world.registry.add_device(world.unit(Who::One), &info).err();
@@ -76,12 +85,12 @@ pub fn restart(world: &mut World, machine: &Machine) {
     }
 }
 
-/// The table of requests, to the unit over PCI without the API before it. The unit is started anew
+/// The table of requests, to the first unit without the API before it. The unit is started anew
 /// for each row, because a refused UNMAP ends with its reset.
 pub fn the_request_table(world: &mut World, machine: &Machine) {
     let memory = Memory::new(world, wire::PAGES);
     let [first, second] = [Who::One, Who::Two].map(|who| world.seat(who).endpoint);
-    let endpoints = [first, second, EndpointId(0xf8)];
+    let endpoints = [first, second, NOBODY];
     drop(core::mem::take(world));
     let edu = machine.devices.first().expect("there are devices").edu;
     let reaches = |iova: Iova, phys| {
@@ -92,22 +101,24 @@ pub fn the_request_table(world: &mut World, machine: &Machine) {
     };
     defmt::info!("wrong requests on purpose: the warnings below are the driver's about them");
     for row in wire::ROWS {
-        let driver = pci_driver(machine).expect("the unit starts").expect("it is there");
-        let subject = wire::Subject {
-            kind: wire::Kind::Device,
-            driver: &driver,
-            pool: &POOL,
-            endpoints,
-            memory: memory.phys(),
-            reaches: &reaches,
+        let play = |driver: &dyn Driver| {
+            let subject = wire::Subject {
+                kind: wire::Kind::Device,
+                driver,
+                pool: &POOL,
+                endpoints,
+                memory: memory.phys(),
+                reaches: &reaches,
+            };
+            wire::play(row, &subject);
         };
-        wire::play(row, &subject);
+        with_first_driver(machine, play).expect("the unit starts");
     }
     *world = World::start(machine).expect("the units start again");
     world.reach_peak();
 }
 
-/// The input range of the unit over PCI ends where one of the machines of the test has it.
+/// The input range of the first unit ends where one of the machines of the test has it.
 pub fn the_aperture_has_the_bits_of_the_machine(world: &World, bits: &[u32]) {
     let aperture = world.unit(Who::One).geometry().aperture;
     let ends = |bits: &u32| aperture.last().0 == u64::MAX >> (64 - bits);

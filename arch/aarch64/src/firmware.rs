@@ -1,0 +1,23 @@
+//! The device tree, where QEMU puts it.
+#![expect(unsafe_code, reason = "says that the device tree's place is memory")]
+
+use iommu_runtime::devicetree::DeviceTree;
+use iommu_runtime::firmware::{Description, Missing};
+
+use crate::{board, level};
+
+/// Reads what the firmware tells.
+///
+/// # Errors
+///
+/// [`Missing`] names what it does not tell.
+pub fn describe() -> Result<Description<'static>, Missing> {
+    if !level::is_at_entry_level() {
+        return Err(Missing::ExceptionLevel);
+    }
+    let blob = core::ptr::with_exposed_provenance(board::DEVICE_TREE);
+    // SAFETY: the board has RAM there, which the image leaves alone, so it is readable and nobody
+    // writes it; what it holds is checked by the parser.
+    let blob = unsafe { core::slice::from_raw_parts(blob, board::DEVICE_TREE_LEN) };
+    DeviceTree::new(blob).ok_or(Missing::Description)?.describe()
+}
