@@ -27,6 +27,8 @@ impl<T: defmt::Format, E: defmt::Format> TestOutcome for Result<T, E> {
 /// What the macro calls.
 #[doc(hidden)]
 pub mod export {
+    #[cfg(target_arch = "riscv64")]
+    use iommu_riscv64 as arch;
     #[cfg(target_arch = "x86_64")]
     use iommu_x86_64 as arch;
 

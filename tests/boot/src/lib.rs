@@ -21,5 +21,7 @@ pub mod world;
 
 #[cfg(target_arch = "aarch64")]
 pub use iommu_aarch64 as arch;
+#[cfg(target_arch = "riscv64")]
+pub use iommu_riscv64 as arch;
 #[cfg(target_arch = "x86_64")]
 pub use iommu_x86_64 as arch;
