@@ -124,6 +124,10 @@ impl Bench for World {
     }
 
     fn find_seat(&self, who: Who) -> Option<Seat> {
+        // Behind the one unit of a machine, the device at that place is not what the table asks for.
+        if who == Who::Other && !self.has_two_units() {
+            return None;
+        }
         let device = self.devices.get(index(who))?;
         Some(Seat { device: device.id(), endpoint: device.endpoint, unit: device.unit })
     }

@@ -1,7 +1,9 @@
-//! The whole table of `iommu-cases` on the bare machine: two units, real DMA.
+//! The whole table of `iommu-cases` on the bare machine, with real DMA. Where there is one unit, the
+//! rows that need two tell that they are skipped.
 #![no_std]
 #![no_main]
 
+// But for aarch64, our own crate, `iommu-harness`, goes by the name `defmt_test`.
 use defmt_test::tests as harness;
 
 iommu_boot::test_entry!();

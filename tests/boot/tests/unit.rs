@@ -35,6 +35,13 @@ mod cases {
     }
 
     #[test]
+    fn an_endpoint_of_the_other_unit(state: &mut State) {
+        if state.has_two_units() {
+            unit::an_endpoint_of_the_other_unit(&state.world);
+        }
+    }
+
+    #[test]
     fn the_request_table(state: &mut State) {
         unit::the_request_table(&mut state.world, &state.machine);
     }
