@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::host_tests;
 use crate::image::{self, Which};
 use crate::interrupt::Interrupt;
-use crate::machine::{self, Machine, Setting};
+use crate::machine::{self, Machine, Setting, Wanted};
 use crate::process::{self, End};
 use crate::progress::Progress;
 use crate::report::{self, Totals};
@@ -48,8 +48,8 @@ impl Tool {
     }
 
     fn demo(&self) -> Result<ExitCode, Error> {
-        let machine = machine::find(self.common.arch)?;
-        self.setting().check(machine)?;
+        let machine = self.machine();
+        self.setting(machine.variant()).check(machine)?;
         let (qemu, toolchain) = self.prepare(machine)?;
         let images = self.build(Which::Demo, machine, &toolchain)?;
         let mut all_held = true;
@@ -63,12 +63,9 @@ impl Tool {
     }
 
     fn test(&self, filter: Option<&str>) -> Result<ExitCode, Error> {
-        let machines = match self.common.arch {
-            Some(_) => std::slice::from_ref(machine::find(self.common.arch)?),
-            None => machine::all(),
-        };
-        for machine in machines {
-            self.setting().check(machine)?;
+        let machines = self.machines();
+        for machine in &machines {
+            self.setting(machine.variant()).check(machine)?;
         }
         // All of the set-up comes first: a run that can't be whole should not begin.
         let mut prepared = Vec::new();
@@ -92,8 +89,8 @@ impl Tool {
         Ok(exit(totals.failed == 0))
     }
 
-    /// Builds and boots the test images of one machine. Trouble with one of them is counted and the
-    /// next one runs; only the user's interrupt ends the whole.
+    /// Builds the test images of one architecture and boots them on each of its machines. Trouble with
+    /// one of them is counted and the next one runs; only the user's interrupt ends the whole.
     fn test_machine(
         &self,
         machine: &Machine,
@@ -102,72 +99,95 @@ impl Tool {
         filter: Option<&str>,
     ) -> Result<Totals, Error> {
         let mut totals = Totals::default();
-        let failed = |error: Error| match error {
-            Error::Interrupted(_) => Err(error),
-            error => {
-                self.progress.line(format_args!("FAILED: {error}"));
-                Ok(Totals { passed: 0, failed: 1 })
-            }
-        };
         let paths = match self.build(Which::Tests, machine, toolchain) {
             Ok(paths) => paths,
-            Err(error) => return failed(error),
+            Err(error) => return self.failed(error),
         };
+        let mut images = Vec::new();
         for path in paths {
-            let image = match Image::load(&path, &self.root) {
-                Ok(image) => image,
-                Err(error) => {
-                    totals.add(failed(error)?);
-                    continue;
-                }
-            };
-            let wanted = |filter| image.cases.iter().any(|case| case.contains(filter));
-            if !filter.is_none_or(wanted) {
-                continue;
+            match Image::load(&path, &self.root) {
+                Ok(image) => images.push(image),
+                Err(error) => totals.add(self.failed(error)?),
             }
-            for (name, setting) in self.machines_for(&image, qemu) {
-                match self.boot_on(&image, machine, qemu, Show::Details, setting) {
-                    Ok(judged) if image.expected().is_none() => {
-                        let why = "holds no test; is it built with defmt-test?";
-                        self.progress.line(format_args!("image {name}: FAILED: {why}"));
-                        self.progress.line(format_args!("image {name}: {}", judged.verdict));
-                        totals.failed += 1;
-                    }
-                    Ok(judged) => {
-                        report::show(&self.progress, &name, &judged, filter);
-                        totals.add(report::count(&judged, filter));
-                    }
-                    Err(error) => totals.add(failed(error)?),
-                }
+        }
+        images.retain(|image| {
+            filter.is_none_or(|filter| image.cases.iter().any(|case| case.contains(filter)))
+        });
+        if !images.is_empty() {
+            for (variant, what) in machine.tested {
+                self.progress.line(format_args!("{}: {what}", report::variant(*variant)));
             }
+        }
+        for image in &images {
+            totals.add(self.test_image(image, machine, qemu, filter)?);
         }
         match self.test_refused(machine, qemu, toolchain, filter) {
             Ok(more) => totals.add(more),
-            Err(error) => totals.add(failed(error)?),
+            Err(error) => totals.add(self.failed(error)?),
         }
         Ok(totals)
     }
 
-    /// The machines that a test image has to run on, each with the name that the report uses. One
-    /// that this QEMU can't play is shown as skipped.
-    fn machines_for(&self, image: &Image, qemu: &Qemu) -> Vec<(String, Setting)> {
-        let wanted = machine::wanted_by(&image.name());
-        if wanted.is_empty() {
-            return vec![(image.name(), self.setting())];
-        }
-        let mut settings = Vec::new();
-        for one in wanted {
+    /// Boots a test image on each machine that it has to run on. One that this QEMU can't play is
+    /// shown as skipped; if it can play none, so are the cases.
+    fn test_image(
+        &self,
+        image: &Image,
+        machine: &Machine,
+        qemu: &Qemu,
+        filter: Option<&str>,
+    ) -> Result<Totals, Error> {
+        let mut totals = Totals::default();
+        let mut was_booted = false;
+        for one in self.wanted_by(image, machine) {
             let name = report::image_on(&image.name(), one.variant);
-            match one.lacks(qemu.version) {
-                Some(why) => self.progress.line(format_args!("image {name} ... skipped ({why})")),
-                None => settings.push((name, Setting { variant: one.variant, ..self.setting() })),
+            if let Some(why) = one.lacks(machine, qemu.version) {
+                self.progress.line(format_args!("image {name} ... skipped ({why})"));
+                continue;
+            }
+            was_booted = true;
+            let setting = Setting { variant: one.variant, ..self.setting(one.variant) };
+            match self.boot_on(image, machine, qemu, Show::Details, setting) {
+                Ok(judged) if image.expected().is_none() => {
+                    let why = "holds no test; is it built with defmt-test?";
+                    self.progress.line(format_args!("image {name}: FAILED: {why}"));
+                    self.progress.line(format_args!("image {name}: {}", judged.verdict));
+                    totals.failed += 1;
+                }
+                Ok(judged) => {
+                    report::show(&self.progress, &name, &judged, filter);
+                    totals.add(report::count(&judged, filter));
+                }
+                Err(error) => totals.add(self.failed(error)?),
             }
         }
-        settings
+        if !was_booted {
+            let names = image.cases.iter();
+            let chosen = names.filter(|name| filter.is_none_or(|filter| name.contains(filter)));
+            totals.skipped += chosen.count() as u64;
+        }
+        Ok(totals)
+    }
+
+    /// The machines that a test image has to run on; one that was chosen, if the image asks for none.
+    fn wanted_by(&self, image: &Image, machine: &Machine) -> Vec<Wanted> {
+        match self.common.machine {
+            Some(variant) if !machine::asks(&image.name()) => vec![Wanted::any(variant)],
+            _ => machine.wanted_by(&image.name()),
+        }
+    }
+
+    /// Tells of trouble and counts it; only the user's interrupt stays an error.
+    fn failed(&self, error: Error) -> Result<Totals, Error> {
+        if matches!(error, Error::Interrupted(_)) {
+            return Err(error);
+        }
+        self.progress.line(format_args!("FAILED: {error}"));
+        Ok(Totals { failed: 1, ..Totals::default() })
     }
 
     /// Boots the demo on machines that it must refuse, each with its message. A machine that this
-    /// QEMU can't play is shown as skipped and not counted.
+    /// QEMU can't play is shown and counted as skipped.
     fn test_refused(
         &self,
         machine: &Machine,
@@ -188,9 +208,10 @@ impl Tool {
             let (name, least) = (case.name, case.qemu);
             if qemu.version < least {
                 self.progress.line(format_args!("{name} ... skipped (needs QEMU {least})"));
+                totals.skipped += 1;
                 continue;
             }
-            let setting = Setting { variant: case.variant, ..self.setting() };
+            let setting = Setting { variant: case.variant, ..self.setting(case.variant) };
             let verdict = self.boot_on(&image, machine, qemu, Show::Nothing, setting)?.verdict;
             match verdict {
                 Verdict::Failed { message, .. } if message.contains(case.message) => {
@@ -207,10 +228,7 @@ impl Tool {
     }
 
     fn setup(&self, check: bool) -> Result<ExitCode, Error> {
-        let machines = match self.common.arch {
-            Some(_) => std::slice::from_ref(machine::find(self.common.arch)?),
-            None => machine::all(),
-        };
+        let machines = self.machines();
         let mut is_complete = true;
         for machine in machines {
             if !check {
@@ -231,22 +249,25 @@ impl Tool {
     }
 
     fn lint(&self) -> Result<ExitCode, Error> {
-        let machine = machine::find(self.common.arch)?;
-        let toolchain = setup::toolchain(&self.host, machine, self.options())?;
-        toolchain::ensure_clippy(&self.host, &toolchain, self.common.no_setup)?;
-        let clippy = || toolchain.cargo(machine.target, "clippy");
-        let packages = ["--package=iommu-runtime", "--package=iommu-boot", "--lib", "--bins"];
-        let own = format!("--package={}", machine.package);
-        let runs =
-            [clippy().args(packages).arg(own), clippy().args(["--package=iommu-boot", "--test=*"])];
         let mut is_clean = true;
-        for cmd in runs {
-            let cmd = cmd.args(["--", "-D", "warnings"]);
-            self.progress.command(&cmd);
-            let end = process::lines(&cmd, &self.host.interrupt, &mut |line| {
-                self.progress.line(line);
-            })?;
-            is_clean &= end == End::Code(0);
+        for machine in self.machines() {
+            let toolchain = setup::toolchain(&self.host, machine, self.options())?;
+            toolchain::ensure_clippy(&self.host, &toolchain, self.common.no_setup)?;
+            let clippy = || toolchain.cargo(machine.target, "clippy");
+            let packages = ["--package=iommu-runtime", "--package=iommu-boot", "--lib", "--bins"];
+            let own = machine.packages.iter().map(|package| format!("--package={package}"));
+            let runs = [
+                clippy().args(packages).args(own),
+                clippy().args(["--package=iommu-boot", "--test=*"]),
+            ];
+            for cmd in runs {
+                let cmd = cmd.args(["--", "-D", "warnings"]);
+                self.progress.command(&cmd);
+                let end = process::lines(&cmd, &self.host.interrupt, &mut |line| {
+                    self.progress.line(line);
+                })?;
+                is_clean &= end == End::Code(0);
+            }
         }
         Ok(exit(is_clean))
     }
@@ -262,13 +283,12 @@ impl Tool {
         let machine = machine::of_elf(image.e_machine).ok_or_else(|| {
             Error::Usage(format!("{} is for a machine that can't be booted yet", path.display()))
         })?;
-        self.setting().check(machine)?;
+        self.setting(machine.variant()).check(machine)?;
         let qemu = setup::qemu(&self.host, machine, self.options())?;
-        let wanted = machine::wanted_by(&image.name());
-        let setting = match wanted.iter().find(|one| one.lacks(qemu.version).is_none()) {
-            Some(one) => Setting { variant: one.variant, ..self.setting() },
-            None => self.setting(),
-        };
+        let wanted = self.wanted_by(&image, machine);
+        let fits = wanted.iter().find(|one| one.lacks(machine, qemu.version).is_none());
+        let variant = fits.map_or(machine.variant(), |one| one.variant);
+        let setting = Setting { variant, ..self.setting(variant) };
         let judged = self.boot_on(&image, machine, &qemu, Show::Story, setting)?;
         if judged.cases.is_empty() {
             self.progress.line(format_args!("{}: {}", image.name(), judged.verdict));
@@ -277,6 +297,28 @@ impl Tool {
             self.progress.line(report::count(&judged, None));
         }
         Ok(exit(judged.verdict == Verdict::Passed))
+    }
+
+    /// Returns the machines that were asked for: one that was chosen, or all. A QEMU that was chosen
+    /// boots one of them.
+    fn machines(&self) -> Vec<&'static Machine> {
+        match (self.common.arch, &self.common.qemu) {
+            (None, None) => machine::all().into(),
+            _ => vec![self.machine()],
+        }
+    }
+
+    /// Returns the machine that was asked for: by its name, by the QEMU that was chosen, or the
+    /// default.
+    fn machine(&self) -> &'static Machine {
+        let of_qemu = || {
+            let name = self.common.qemu.as_deref()?.file_name()?.to_str()?;
+            machine::all().into_iter().find(|machine| machine.qemu == name)
+        };
+        match (self.common.arch, of_qemu()) {
+            (None, Some(machine)) => machine,
+            (arch, _) => machine::find(arch),
+        }
     }
 
     fn prepare(&self, machine: &Machine) -> Result<(Qemu, Toolchain), Error> {
@@ -308,7 +350,7 @@ impl Tool {
         qemu: &Qemu,
         show: Show,
     ) -> Result<Judged, Error> {
-        self.boot_on(image, machine, qemu, show, self.setting())
+        self.boot_on(image, machine, qemu, show, self.setting(machine.variant()))
     }
 
     fn boot_on(
@@ -344,9 +386,11 @@ impl Tool {
         judged
     }
 
-    fn setting(&self) -> Setting {
+    /// Returns how a machine is run; `variant` is the one without a choice.
+    fn setting(&self, variant: Variant) -> Setting {
         let common = &self.common;
-        Setting { variant: common.machine, accel: common.accel, icount: common.icount }
+        let variant = common.machine.unwrap_or(variant);
+        Setting { variant, accel: common.accel, icount: common.icount }
     }
 
     fn options(&self) -> Options<'_> {

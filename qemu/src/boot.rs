@@ -8,7 +8,7 @@ use crate::decode::{Image, Line};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::machine::{self, Machine, Setting};
-use crate::process::{self, Chunk, Next};
+use crate::process::{self, Chunk, End, Next};
 use crate::verdict::{Judged, Output, Story};
 
 /// What every boot of a run has in common.
@@ -39,6 +39,9 @@ impl Booter<'_> {
     /// returns, whatever it returns.
     pub fn boot(&self, image: &Image, on_line: &mut dyn FnMut(&Line)) -> Result<Judged, Error> {
         let mut story = Story::new(image.expected());
+        if self.setting.has_one_iommu(self.machine) {
+            story.allow_skips();
+        }
         let mut decoder = image.decoder();
         let mut bytes = 0;
         let cmd = self.command_line(image);
@@ -56,6 +59,16 @@ impl Booter<'_> {
                 }
                 if story.has_panicked() { Next::EndWithin(AFTER_PANIC) } else { Next::Continue }
             })?;
+        let end = match end {
+            End::Code(status) => match self.machine.exit_code(status) {
+                Some(code) => End::Code(code),
+                None => {
+                    story.ended_without_the_image(status);
+                    end
+                }
+            },
+            end => end,
+        };
         let unfinished = decoder.unfinished();
         let output = Output { bytes, bad_frames: decoder.bad_frames(), unfinished };
         Ok(story.judge(end, self.limit, &image.cases, &output))

@@ -61,13 +61,16 @@ pub enum Action {
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// Architecture to build and boot for.
+    /// Architecture to build and boot for. The default is aarch64 for the demo, and all for tests,
+    /// set-up and lint.
     #[arg(long, global = true, value_enum)]
     pub arch: Option<Arch>,
     /// How QEMU runs guest code.
     #[arg(long, global = true, value_enum, default_value_t = Accel::Tcg)]
     pub accel: Accel,
     /// The QEMU program to use; never installed, must be there.
+    ///
+    /// It boots one architecture: that of --arch, or else that of its name.
     #[arg(long, global = true, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
     /// Exact instruction counts (-icount shift=0); slower.
@@ -84,8 +87,8 @@ pub struct Common {
     #[arg(long, global = true)]
     pub no_setup: bool,
     /// Variant of the machine; the others are for tests of the images.
-    #[arg(long, global = true, hide = true, value_enum, default_value_t = Variant::TwoIommus)]
-    pub machine: Variant,
+    #[arg(long, global = true, hide = true, value_enum)]
+    pub machine: Option<Variant>,
 }
 
 impl Common {
@@ -119,9 +122,9 @@ pub enum Accel {
 /// Variants of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Variant {
-    /// One IOMMU on PCI and one on MMIO, each with its own root bus.
+    /// Two IOMMUs, each with its own root bus.
     TwoIommus,
-    /// One IOMMU on PCI that serves all buses.
+    /// One IOMMU that serves all buses.
     OneIommu,
     /// No IOMMU: the images must notice.
     NoIommu,

@@ -7,6 +7,7 @@ use object::read::elf::{ElfFile64, FileHeader};
 use object::{Object, ObjectSection, ObjectSymbol};
 
 use crate::error::Error;
+use crate::rebase;
 
 /// What the host knows about an image before it runs.
 pub struct Image {
@@ -36,7 +37,9 @@ pub struct Line {
 impl Image {
     /// Reads the file. Source files under `root` are shown relative to it.
     pub fn load(path: &Path, root: &Path) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
+        let mut bytes =
+            std::fs::read(path).map_err(Error::io(format!("read {}", path.display())))?;
+        rebase::to_zero(&mut bytes);
         let wrong = |why: String| Error::Failed(format!("{} {why}", path.display()));
         let elf = ElfFile64::<object::Endianness>::parse(&*bytes)
             .map_err(|error| wrong(format!("is not a 64-bit ELF image: {error}")))?;
@@ -187,6 +190,14 @@ mod tests {
 
     fn load(test: &TestImage) -> Image {
         Image::load(&test.path, Path::new("/w")).expect("the made-up image is valid")
+    }
+
+    #[test]
+    fn a_plain_print_has_no_level() {
+        let test = TestImage::new(&[]);
+        let lines = load(&test).decoder().feed(&test.print("skipped: x"));
+        let expected = Line { text: "skipped: x".into(), ..Line::default() };
+        assert_eq!(lines, [expected]);
     }
 
     #[test]

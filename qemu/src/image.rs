@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn cargo_is_asked_for_one_kind_of_target_only() {
         let toolchain = Toolchain::active_for_test();
-        let machine = &crate::machine::all()[0];
+        let machine = crate::machine::all()[0];
         let tests = command_line(Which::Tests, machine, &toolchain).to_string();
         assert!(tests.contains("test --target=aarch64-unknown-none"), "{tests}");
         assert!(tests.contains("--no-run '--test=*' --package=iommu-boot"), "{tests}");

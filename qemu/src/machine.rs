@@ -1,7 +1,7 @@
 //! The machines: for each architecture a row with its target, its QEMU and its command lines.
 //!
-//! Data first; the one function at the end joins the pieces. A new architecture is a new row, a new
-//! kind of machine is a new list of options.
+//! Data first; one function joins the pieces. A new architecture is a new row, a new kind of machine is
+//! a new list of options.
 
 use std::env::consts;
 use std::ffi::OsString;
@@ -19,47 +19,73 @@ pub struct Machine {
     pub name: &'static str,
     /// The Rust target of its images.
     pub target: &'static str,
-    /// The package with its start-up code.
-    pub package: &'static str,
+    /// The packages that are built for it alone: its start-up code, a test harness.
+    pub packages: &'static [&'static str],
     /// The QEMU program.
     pub qemu: &'static str,
     /// Debian's package with that program.
     pub qemu_package: &'static str,
-    /// Board, memory, console: what every variant has.
-    board: &'static [&'static str],
-    /// Devices by variant, in the order in which QEMU must see them.
-    devices: fn(Variant) -> &'static [&'static str],
-    /// Processor under TCG; KVM takes the host's.
+    /// The machines that a test image runs on which asks for no other, and what they are; the demo
+    /// runs on the first.
+    pub tested: &'static [(Variant, &'static str)],
+    /// The command line of a variant, in the order in which QEMU must see it; none: there is no such
+    /// machine.
+    options: fn(Variant) -> Option<Options>,
+    /// Processor under TCG.
     cpu: &'static str,
+    /// Processor under KVM.
+    kvm_cpu: &'static str,
+    /// The exit code of the image that QEMU's exit status stands for; `None`: the image gave none,
+    /// QEMU ended by itself.
+    exit_code: fn(i32) -> Option<i32>,
 }
 
-/// Returns the rows that can be built and booted now.
-pub fn all() -> &'static [Machine] {
-    const { &[AARCH64] }
+/// Lists of options, joined to a command line.
+type Options = &'static [&'static [&'static str]];
+
+impl Machine {
+    /// Returns the variant that is taken without a choice.
+    pub fn variant(&self) -> Variant {
+        self.tested.first().map_or(Variant::OneIommu, |(variant, _)| *variant)
+    }
+
+    /// Returns the machines that a test image runs on, by its name.
+    pub fn wanted_by(&self, image: &str) -> Vec<Wanted> {
+        let own = own_machines(image);
+        if !own.is_empty() {
+            return own.into();
+        }
+        self.tested.iter().map(|(variant, _)| Wanted::any(*variant)).collect()
+    }
+
+    /// Returns the exit code of the image behind the exit status of QEMU, if it is the image's.
+    pub fn exit_code(&self, status: i32) -> Option<i32> {
+        (self.exit_code)(status)
+    }
+}
+
+/// Returns all rows, the default first.
+pub fn all() -> [&'static Machine; 3] {
+    [&AARCH64, &X86_64, &RISCV64]
 }
 
 /// Returns the row of `arch`; without a choice, aarch64.
-pub fn find(arch: Option<Arch>) -> Result<&'static Machine, Error> {
-    let name = match arch.unwrap_or(Arch::Aarch64) {
-        Arch::Aarch64 => "aarch64",
-        Arch::X86_64 => "x86_64",
-        Arch::Riscv64 => "riscv64",
-    };
-    all().iter().find(|machine| machine.name == name).ok_or_else(|| {
-        let have: Vec<_> = all().iter().map(|machine| machine.name).collect();
-        Error::Usage(format!("--arch {name} is not built yet; there is: {}", have.join(", ")))
-    })
+pub fn find(arch: Option<Arch>) -> &'static Machine {
+    match arch.unwrap_or(Arch::Aarch64) {
+        Arch::Aarch64 => &AARCH64,
+        Arch::X86_64 => &X86_64,
+        Arch::Riscv64 => &RISCV64,
+    }
 }
 
 /// Returns the row whose `e_machine` number an ELF file has.
 pub fn of_elf(e_machine: u16) -> Option<&'static Machine> {
-    let name = match e_machine {
-        object::elf::EM_AARCH64 => "aarch64",
-        object::elf::EM_X86_64 => "x86_64",
-        object::elf::EM_RISCV => "riscv64",
-        _ => return None,
-    };
-    all().iter().find(|machine| machine.name == name)
+    match e_machine {
+        object::elf::EM_AARCH64 => Some(&AARCH64),
+        object::elf::EM_X86_64 => Some(&X86_64),
+        object::elf::EM_RISCV => Some(&RISCV64),
+        _ => None,
+    }
 }
 
 /// A machine that a test image wants, and the versions of QEMU that have it.
@@ -74,7 +100,8 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    const fn any(variant: Variant) -> Self {
+    /// One that every version has.
+    pub const fn any(variant: Variant) -> Self {
         Self { variant, since: MIN_VERSION, before: None }
     }
 
@@ -82,9 +109,12 @@ impl Wanted {
         Self { variant, since, before: None }
     }
 
-    /// Why this QEMU can't play it, if it can't.
-    pub fn lacks(&self, have: Version) -> Option<String> {
+    /// Why this QEMU can't play it on this architecture, if it can't.
+    pub fn lacks(&self, machine: &Machine, have: Version) -> Option<String> {
         match self.before {
+            _ if (machine.options)(self.variant).is_none() => {
+                Some(format!("{} has no such machine", machine.name))
+            }
             _ if have < self.since => Some(format!("needs QEMU {} or newer", self.since)),
             Some(before) if have >= before => Some(format!("needs QEMU older than {before}")),
             _ => None,
@@ -92,11 +122,15 @@ impl Wanted {
     }
 }
 
-/// The machines that a test image runs on, by its name; none are named for one that runs on
-/// whatever the command line says.
-pub fn wanted_by(image: &str) -> &'static [Wanted] {
+/// Tells whether a test image asks for machines of its own.
+pub fn asks(image: &str) -> bool {
+    !own_machines(image).is_empty()
+}
+
+/// The machines that a test image asks for, by its name; none for one that runs on those that all
+/// others run on.
+fn own_machines(image: &str) -> &'static [Wanted] {
     match image {
-        "one_unit" => const { &[Wanted::any(Variant::MmioIommu)] },
         "bypass_off" => const { &[Wanted::any(Variant::BypassOff)] },
         "reserved" => {
             const {
@@ -140,7 +174,16 @@ impl Setting {
         self.check_on(machine, consts::ARCH, Path::new("/dev/kvm").exists())
     }
 
+    /// Tells whether the machine has one IOMMU, so that cases that need two are skipped.
+    pub fn has_one_iommu(&self, machine: &Machine) -> bool {
+        let options = (machine.options)(self.variant).unwrap_or_default();
+        options.iter().copied().flatten().filter(|option| is_iommu(option)).count() == 1
+    }
+
     fn check_on(&self, machine: &Machine, host: &str, has_kvm: bool) -> Result<(), Error> {
+        if (machine.options)(self.variant).is_none() {
+            return Err(Error::Usage(format!("there is no such machine for {}", machine.name)));
+        }
         if self.accel == Accel::Tcg {
             return Ok(());
         }
@@ -165,102 +208,235 @@ impl Setting {
     }
 }
 
+fn is_iommu(option: &str) -> bool {
+    option.contains("virtio-iommu-")
+}
+
 /// Returns the command line that boots `image`.
 pub fn command_line(qemu: &Path, machine: &Machine, setting: Setting, image: &Path) -> Cmd {
     let cpu: &[&str] = match setting.accel {
         Accel::Tcg => &["-accel", "tcg", "-cpu", machine.cpu],
-        Accel::Kvm => &["-accel", "kvm", "-cpu", "host"],
+        Accel::Kvm => &["-accel", "kvm", "-cpu", machine.kvm_cpu],
     };
     let icount: &[&str] = if setting.icount { &["-icount", "shift=0"] } else { &[] };
+    let options = (machine.options)(setting.variant).unwrap_or_default();
     Cmd::new(qemu)
-        .args(machine.board)
+        .args(options.iter().copied().flatten())
         .args(cpu)
         .args(icount)
-        .args((machine.devices)(setting.variant))
         .args([OsString::from("-kernel"), image.into()])
 }
 
-const AARCH64: Machine = Machine {
+static AARCH64: Machine = Machine {
     name: "aarch64",
     target: "aarch64-unknown-none",
-    package: "iommu-aarch64",
+    packages: &["iommu-aarch64"],
     qemu: "qemu-system-aarch64",
     qemu_package: "qemu-system-arm",
-    #[rustfmt::skip] // one option with its value per line
-    board: &[
-        "-M", "virt",
-        "-m", "256",
-        "-nodefaults",
-        "-display", "none",
-        "-no-reboot",
-        "-serial", "stdio",
-        "-semihosting",
-        // virtio-mmio starts in legacy mode, and then the IOMMU never answers.
-        "-global", "virtio-mmio.force-legacy=false",
-        // Takes QEMU's event loop out of the completion of requests over MMIO.
-        "-global", "virtio-mmio.ioeventfd=off",
-        // A second root bus. It takes bridges only, hence the root port below.
-        "-device", "pxb-pcie,id=px,bus=pcie.0,bus_nr=10,addr=5",
+    tested: &[
+        (Variant::TwoIommus, "virt, one IOMMU on PCI and one on MMIO"),
+        (Variant::MmioIommu, "virt, one IOMMU on MMIO"),
     ],
-    devices: |variant| match variant {
-        Variant::TwoIommus => AARCH64_TWO_IOMMUS,
-        Variant::OneIommu => AARCH64_ONE_IOMMU,
-        Variant::NoIommu => AARCH64_NO_IOMMU,
-        Variant::LargeGranule => AARCH64_LARGE_GRANULE,
-        Variant::MmioIommu => AARCH64_MMIO_IOMMU,
-        Variant::BypassOff => AARCH64_BYPASS_OFF,
-        Variant::ReservedRegions => AARCH64_RESERVED,
-        Variant::ReservedRegionsJson => AARCH64_RESERVED_JSON,
-        Variant::AwBits32 => AARCH64_32_BITS,
-        Variant::AwBits39 => AARCH64_39_BITS,
+    options: |variant| {
+        Some(match variant {
+            Variant::TwoIommus => {
+                &[VIRT, CONSOLE, MMIO, PXB, PCI_IOMMU, PX_IOMMU, PX_PORT, EDUS, VIRT_ARGUMENTS]
+            }
+            Variant::OneIommu => &[VIRT, CONSOLE, MMIO, PCI_IOMMU, ROOT_PORT, EDUS],
+            Variant::NoIommu => &[VIRT, CONSOLE, MMIO, ROOT_PORT, EDUS],
+            Variant::LargeGranule => &[VIRT, CONSOLE, MMIO, COARSE_IOMMU, ROOT_PORT, EDUS],
+            Variant::MmioIommu => {
+                &[VIRT, CONSOLE, MMIO, ROOT_IOMMU, ROOT_PORT, EDUS, VIRT_ROOT_ARGUMENTS]
+            }
+            Variant::BypassOff => &[
+                VIRT,
+                CONSOLE,
+                MMIO,
+                PXB,
+                CLOSED_IOMMU,
+                CLOSED_PX_IOMMU,
+                PX_PORT,
+                EDUS,
+                VIRT_ARGUMENTS,
+            ],
+            Variant::ReservedRegions => &[VIRT, NO_MESSAGES, CONSOLE, RESERVING_IOMMU, SCRIPTS],
+            Variant::ReservedRegionsJson => {
+                &[VIRT, NO_MESSAGES, CONSOLE, RESERVING_IOMMU_JSON, SCRIPTS]
+            }
+            Variant::AwBits32 => {
+                &[VIRT, CONSOLE, MMIO, PXB, PCI_IOMMU_32, PX_IOMMU, PX_PORT, EDUS, VIRT_ARGUMENTS]
+            }
+            Variant::AwBits39 => {
+                &[VIRT, CONSOLE, MMIO, PXB, PCI_IOMMU_39, PX_IOMMU, PX_PORT, EDUS, VIRT_ARGUMENTS]
+            }
+        })
     },
     cpu: "cortex-a72",
+    kvm_cpu: "host",
+    exit_code: Some,
 };
 
-/// Joins lists of options in a constant.
-macro_rules! options {
-    ($name:ident, $len:ident, $($list:ident),+) => {
-        const $len: usize = 0 $(+ $list.len())+;
-        const $name: &[&str] = &{
-            let mut all = [""; $len];
-            let mut at = 0;
-            $(
-                let mut from = 0;
-                while from < $list.len() {
-                    all[at] = $list[from];
-                    at += 1;
-                    from += 1;
-                }
-            )+
-            assert!(at == $len);
-            all
-        };
-    };
+static X86_64: Machine = Machine {
+    name: "x86_64",
+    target: "x86_64-unknown-none",
+    packages: &["iommu-x86_64", "iommu-harness"],
+    qemu: "qemu-system-x86_64",
+    qemu_package: "qemu-system-x86",
+    // QEMU refuses a second virtio-iommu-pci on a PC, and q35 has no bus for one on MMIO. microvm has,
+    // and no other.
+    tested: &[
+        (Variant::OneIommu, "q35, one IOMMU on PCI"),
+        (Variant::TwoIommus, "microvm, two IOMMUs on MMIO"),
+    ],
+    options: |variant| match variant {
+        Variant::TwoIommus => Some(&[
+            MICROVM,
+            CONSOLE,
+            MMIO,
+            PXB,
+            ROOT_IOMMU,
+            PX_IOMMU,
+            PX_PORT,
+            EDUS,
+            MICROVM_ARGUMENTS,
+        ]),
+        Variant::OneIommu => Some(&[Q35, CONSOLE, PXB, PCI_IOMMU, PX_PORT, EDUS]),
+        Variant::NoIommu => Some(&[Q35, CONSOLE, PXB, PX_PORT, EDUS]),
+        Variant::LargeGranule => Some(&[Q35, CONSOLE, PXB, COARSE_IOMMU, PX_PORT, EDUS]),
+        Variant::BypassOff => Some(&[
+            MICROVM,
+            CONSOLE,
+            MMIO,
+            PXB,
+            CLOSED_ROOT_IOMMU,
+            CLOSED_PX_IOMMU,
+            PX_PORT,
+            EDUS,
+            MICROVM_ARGUMENTS,
+        ]),
+        Variant::AwBits32 => Some(&[
+            MICROVM,
+            CONSOLE,
+            MMIO,
+            PXB,
+            ROOT_IOMMU_32,
+            PX_IOMMU,
+            PX_PORT,
+            EDUS,
+            MICROVM_ARGUMENTS,
+        ]),
+        Variant::AwBits39 => Some(&[
+            MICROVM,
+            CONSOLE,
+            MMIO,
+            PXB,
+            ROOT_IOMMU_39,
+            PX_IOMMU,
+            PX_PORT,
+            EDUS,
+            MICROVM_ARGUMENTS,
+        ]),
+        // A PC has a region of its own for interrupt messages, and then takes no others.
+        Variant::MmioIommu | Variant::ReservedRegions | Variant::ReservedRegionsJson => None,
+    },
+    cpu: "qemu64",
+    // A KVM inside a virtual machine may refuse to set what tells the CPU's flaws; QEMU then aborts.
+    kvm_cpu: "host,-arch-capabilities",
+    exit_code: debug_exit,
+};
+
+static RISCV64: Machine = Machine {
+    name: "riscv64",
+    target: "riscv64gc-unknown-none-elf",
+    packages: &["iommu-riscv64", "iommu-harness"],
+    qemu: "qemu-system-riscv64",
+    qemu_package: "qemu-system-misc",
+    // QEMU 7.2 refuses a virtio-iommu-pci here, and there is no bridge to a second root bus.
+    tested: &[(Variant::MmioIommu, "virt, one IOMMU on MMIO")],
+    options: |variant| match variant {
+        Variant::MmioIommu => {
+            Some(&[RISCV_VIRT, CONSOLE, MMIO, ROOT_IOMMU, ROOT_PORT, EDUS, RISCV_ARGUMENTS])
+        }
+        Variant::NoIommu => Some(&[RISCV_VIRT, CONSOLE, MMIO, ROOT_PORT, EDUS]),
+        Variant::LargeGranule => {
+            Some(&[RISCV_VIRT, CONSOLE, MMIO, COARSE_ROOT_IOMMU, ROOT_PORT, EDUS, RISCV_ARGUMENTS])
+        }
+        Variant::BypassOff => {
+            Some(&[RISCV_VIRT, CONSOLE, MMIO, CLOSED_ROOT_IOMMU, ROOT_PORT, EDUS, RISCV_ARGUMENTS])
+        }
+        Variant::AwBits32 => {
+            Some(&[RISCV_VIRT, CONSOLE, MMIO, ROOT_IOMMU_32, ROOT_PORT, EDUS, RISCV_ARGUMENTS])
+        }
+        Variant::AwBits39 => {
+            Some(&[RISCV_VIRT, CONSOLE, MMIO, ROOT_IOMMU_39, ROOT_PORT, EDUS, RISCV_ARGUMENTS])
+        }
+        // Regions of the user's are for an IOMMU on PCI.
+        Variant::TwoIommus
+        | Variant::OneIommu
+        | Variant::ReservedRegions
+        | Variant::ReservedRegionsJson => None,
+    },
+    cpu: "rv64",
+    kvm_cpu: "host",
+    exit_code: Some,
+};
+
+/// What `isa-debug-exit` makes of a value is twice the value plus one. 0x10 stands for success. QEMU's
+/// own errors end with 1; 0 is a reset or power-down, as after a triple fault.
+fn debug_exit(status: i32) -> Option<i32> {
+    match status {
+        0x21 => Some(0),
+        3.. if status % 2 == 1 => Some(status / 2),
+        _ => None,
+    }
 }
+
+const VIRT: &[&str] = &["-M", "virt", "-semihosting"];
+const Q35: &[&str] = &["-M", "q35", "-device", DEBUG_EXIT];
+const MICROVM: &[&str] = &["-M", "microvm,pcie=on", "-device", DEBUG_EXIT];
+const RISCV_VIRT: &[&str] = &["-M", "virt", "-bios", "none"];
+const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
+/// Memory, and the console as all there is beside the devices that are named.
+const CONSOLE: &[&str] =
+    &["-m", "256", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"];
+#[rustfmt::skip] // one option with its value per line
+const MMIO: &[&str] = &[
+    // virtio-mmio starts in legacy mode, and then the IOMMU never answers.
+    "-global", "virtio-mmio.force-legacy=false",
+    // Takes QEMU's event loop out of the completion of requests over MMIO.
+    "-global", "virtio-mmio.ioeventfd=off",
+];
+/// A second root bus. It takes bridges only, hence `PX_PORT`.
+const PXB: &[&str] = &["-device", "pxb-pcie,id=px,bus=pcie.0,bus_nr=10,addr=5"];
+const PX_PORT: &[&str] = &["-device", "pcie-root-port,id=rp,bus=px,chassis=1"];
+
+/// The same on the first root bus.
+const ROOT_PORT: &[&str] = &["-device", "pcie-root-port,id=rp,bus=pcie.0,addr=5,chassis=1"];
 
 const PCI_IOMMU: &[&str] = &["-device", "virtio-iommu-pci,addr=1,bus=pcie.0"];
 const COARSE_IOMMU: &[&str] = &["-device", "virtio-iommu-pci,addr=1,bus=pcie.0,granule=64k"];
+const ROOT_IOMMU: &[&str] = &["-device", "virtio-iommu-device,primary-bus=pcie.0"];
+const COARSE_ROOT_IOMMU: &[&str] =
+    &["-device", "virtio-iommu-device,primary-bus=pcie.0,granule=64k"];
+const PX_IOMMU: &[&str] = &["-device", "virtio-iommu-device,primary-bus=px"];
+
+/// Without a driver these let nothing pass; the others let everything pass.
+const CLOSED_IOMMU: &[&str] = &["-device", "virtio-iommu-pci,addr=1,bus=pcie.0,boot-bypass=off"];
+const CLOSED_ROOT_IOMMU: &[&str] =
+    &["-device", "virtio-iommu-device,primary-bus=pcie.0,boot-bypass=off"];
+const CLOSED_PX_IOMMU: &[&str] = &["-device", "virtio-iommu-device,primary-bus=px,boot-bypass=off"];
+
 const PCI_IOMMU_32: &[&str] = &["-device", "virtio-iommu-pci,addr=1,bus=pcie.0,aw-bits=32"];
 const PCI_IOMMU_39: &[&str] = &["-device", "virtio-iommu-pci,addr=1,bus=pcie.0,aw-bits=39"];
-const MMIO_IOMMU: &[&str] = &["-device", "virtio-iommu-device,primary-bus=px"];
-/// Without a driver these let nothing pass; the others let everything pass.
-#[rustfmt::skip]
-const CLOSED_IOMMUS: &[&str] = &[
-    "-device", "virtio-iommu-pci,addr=1,bus=pcie.0,boot-bypass=off",
-    "-device", "virtio-iommu-device,primary-bus=px,boot-bypass=off",
-];
-/// On the first root bus, which the image must be told.
-#[rustfmt::skip]
-const LONE_MMIO_IOMMU: &[&str] = &[
-    "-device", "virtio-iommu-device,primary-bus=pcie.0",
-    "-append", "iommu.mmio=0x0a003e00:0",
-];
+const ROOT_IOMMU_32: &[&str] = &["-device", "virtio-iommu-device,primary-bus=pcie.0,aw-bits=32"];
+const ROOT_IOMMU_39: &[&str] = &["-device", "virtio-iommu-device,primary-bus=pcie.0,aw-bits=39"];
+
 /// A board with message-signalled interrupts gives the IOMMU a region of its own, and takes no
 /// others; without them it takes ours, and no `edu`, which insists on messages. So the DMA engine
 /// is a SCSI controller that runs scripts.
+const NO_MESSAGES: &[&str] = &["-machine", "gic-version=3,its=off"];
 #[rustfmt::skip]
-const NO_MESSAGES: &[&str] = &[
-    "-machine", "gic-version=3,its=off",
+const SCRIPTS: &[&str] = &[
     "-device", "lsi53c895a,bus=pcie.0,addr=2",
     "-device", "lsi53c895a,bus=pcie.0,addr=3",
 ];
@@ -274,38 +450,27 @@ const RESERVING_IOMMU: &[&str] = &[
 const RESERVING_IOMMU_JSON: &[&str] = &[
     "-device", r#"{"driver":"virtio-iommu-pci","addr":"1","bus":"pcie.0","reserved-regions":["0x8000000:0x80fffff:0","0xc000000:0xc0fffff:1"]}"#,
 ];
-/// The device tree does not tell which root bus an instance on MMIO serves, so we do:
-/// `iommu.mmio=REGISTERS:BUS`. The first device takes the highest of the 32 slots.
-const MMIO_BOOTARGS: &[&str] = &["-append", "iommu.mmio=0x0a003e00:10"];
-/// Four DMA engines: two alone on the first root bus, and two behind a bridge to conventional PCI
-/// that share one endpoint id.
+
+/// No firmware tells which root bus an instance on MMIO serves, so we do: `iommu.mmio=REGISTERS:BUS`.
+/// The first device takes the highest slot.
+const VIRT_ARGUMENTS: &[&str] = &["-append", "iommu.mmio=0x0a003e00:10"];
+const VIRT_ROOT_ARGUMENTS: &[&str] = &["-append", "iommu.mmio=0x0a003e00:0"];
+const RISCV_ARGUMENTS: &[&str] = &["-append", "iommu.mmio=0x10008000:0"];
+/// The tables of microvm have no MCFG, so we tell where configuration space is, too.
+const MICROVM_ARGUMENTS: &[&str] =
+    &["-append", "pci.ecam=0xe0000000 iommu.mmio=0xfeb02e00:0 iommu.mmio=0xfeb02c00:10"];
+
+/// Five DMA engines: two alone on the first root bus, two behind a bridge to conventional PCI that
+/// share one endpoint id, and one behind the port `rp`.
 #[rustfmt::skip]
-const FOUR_EDUS: &[&str] = &[
+const EDUS: &[&str] = &[
     "-device", "edu,bus=pcie.0,addr=2,dma_mask=0xffffffffffffffff",
     "-device", "edu,bus=pcie.0,addr=3,dma_mask=0xffffffffffffffff",
     "-device", "pcie-pci-bridge,id=br,bus=pcie.0,addr=4",
     "-device", "edu,bus=br,addr=1,dma_mask=0xffffffffffffffff",
     "-device", "edu,bus=br,addr=2,dma_mask=0xffffffffffffffff",
-];
-/// One more, on the second root bus. An image that does not number the buses there must not have it:
-/// the port's bus would keep the number 0, and QEMU's IOMMU would take it for the first root bus.
-#[rustfmt::skip]
-const FIFTH_EDU: &[&str] = &[
-    "-device", "pcie-root-port,id=rp,bus=px,chassis=1",
     "-device", "edu,bus=rp,addr=0,dma_mask=0xffffffffffffffff",
 ];
-options!(EDUS, EDUS_LEN, FOUR_EDUS, FIFTH_EDU);
-
-options!(AARCH64_TWO_IOMMUS, TWO_LEN, PCI_IOMMU, MMIO_IOMMU, EDUS, MMIO_BOOTARGS);
-options!(AARCH64_ONE_IOMMU, ONE_LEN, PCI_IOMMU, EDUS);
-options!(AARCH64_LARGE_GRANULE, LARGE_LEN, COARSE_IOMMU, EDUS);
-options!(AARCH64_MMIO_IOMMU, MMIO_LEN, LONE_MMIO_IOMMU, FOUR_EDUS);
-options!(AARCH64_BYPASS_OFF, BYPASS_OFF_LEN, CLOSED_IOMMUS, EDUS, MMIO_BOOTARGS);
-options!(AARCH64_RESERVED, RESERVED_LEN, NO_MESSAGES, RESERVING_IOMMU);
-options!(AARCH64_RESERVED_JSON, RESERVED_JSON_LEN, NO_MESSAGES, RESERVING_IOMMU_JSON);
-options!(AARCH64_32_BITS, LEN_32, PCI_IOMMU_32, MMIO_IOMMU, EDUS, MMIO_BOOTARGS);
-options!(AARCH64_39_BITS, LEN_39, PCI_IOMMU_39, MMIO_IOMMU, EDUS, MMIO_BOOTARGS);
-const AARCH64_NO_IOMMU: &[&str] = EDUS;
 
 #[cfg(test)]
 mod tests {
@@ -322,8 +487,7 @@ mod tests {
     fn the_variants_differ_only_in_their_iommus() {
         let count = |variant| {
             let line = line(Setting { variant, ..PLAIN });
-            let edus = if variant == Variant::MmioIommu { 4 } else { 5 };
-            assert_eq!(line.matches("-device edu,").count(), edus, "{line}");
+            assert_eq!(line.matches("-device edu,").count(), 5, "{line}");
             line.matches("-device virtio-iommu-").count()
         };
         assert_eq!(count(Variant::TwoIommus), 2);
@@ -349,18 +513,29 @@ mod tests {
 
     #[test]
     fn an_image_runs_on_the_machines_that_this_qemu_has() {
-        let on = |image, version| {
-            let fits = wanted_by(image).iter().filter(|wanted| wanted.lacks(version).is_none());
+        let on = |machine: &Machine, image, version| {
+            let wanted = machine.wanted_by(image);
+            let fits = wanted.iter().filter(|wanted| wanted.lacks(machine, version).is_none());
             fits.map(|wanted| wanted.variant).collect::<Vec<_>>()
         };
-        assert_eq!(on("boot", MIN_VERSION), []);
-        assert_eq!(on("one_unit", MIN_VERSION), [Variant::MmioIommu]);
-        assert_eq!(on("narrow", Version(7, 2)), []);
-        assert_eq!(on("narrow", Version(10, 0)), [Variant::AwBits32, Variant::AwBits39]);
-        assert_eq!(on("reserved", Version(7, 2)), [Variant::ReservedRegions]);
-        assert_eq!(on("reserved", Version(10, 0)), [Variant::ReservedRegionsJson]);
-        let why = wanted_by("narrow").iter().find_map(|wanted| wanted.lacks(Version(7, 2)));
-        assert_eq!(why.as_deref(), Some("needs QEMU 9.0 or newer"));
+        let old = MIN_VERSION;
+        assert_eq!(on(&AARCH64, "boot", old), [Variant::TwoIommus, Variant::MmioIommu]);
+        assert_eq!(on(&X86_64, "boot", old), [Variant::OneIommu, Variant::TwoIommus]);
+        assert_eq!(on(&RISCV64, "boot", old), [Variant::MmioIommu]);
+        for machine in all() {
+            assert_eq!(on(machine, "bypass_off", old), [Variant::BypassOff]);
+            assert_eq!(on(machine, "narrow", old), []);
+            let new = Version(10, 0);
+            assert_eq!(on(machine, "narrow", new), [Variant::AwBits32, Variant::AwBits39]);
+        }
+        assert_eq!(on(&AARCH64, "reserved", old), [Variant::ReservedRegions]);
+        assert_eq!(on(&AARCH64, "reserved", Version(10, 0)), [Variant::ReservedRegionsJson]);
+        assert_eq!(on(&X86_64, "reserved", old), []);
+        let why = |machine: &Machine, image: &str| {
+            machine.wanted_by(image).iter().find_map(|wanted| wanted.lacks(machine, old))
+        };
+        assert_eq!(why(&AARCH64, "narrow").as_deref(), Some("needs QEMU 9.0 or newer"));
+        assert_eq!(why(&RISCV64, "reserved").as_deref(), Some("riscv64 has no such machine"));
     }
 
     #[test]
@@ -369,6 +544,52 @@ mod tests {
         assert!(announced(Variant::TwoIommus));
         assert!(!announced(Variant::OneIommu));
         assert!(!announced(Variant::NoIommu));
+    }
+
+    #[test]
+    fn a_pc_with_two_iommus_is_another_board() {
+        let rows = [
+            (Variant::TwoIommus, 2, "microvm"),
+            (Variant::OneIommu, 1, "q35"),
+            (Variant::NoIommu, 0, "q35"),
+        ];
+        for (variant, count, board) in rows {
+            let setting = Setting { variant, ..PLAIN };
+            let line = command_line(Path::new("qemu"), &X86_64, setting, Path::new("image.elf"));
+            let line = line.to_string();
+            assert_eq!(line.matches("-device virtio-iommu-").count(), count, "{line}");
+            assert_eq!(line.matches("iommu.mmio=").count(), if count == 2 { 2 } else { 0 });
+            assert!(line.contains(board), "{line}");
+            assert_eq!(setting.has_one_iommu(&X86_64), count == 1);
+        }
+    }
+
+    #[test]
+    fn every_machine_is_tested_with_what_it_has() {
+        for machine in all() {
+            assert_eq!(machine.variant(), machine.tested[0].0);
+            for (variant, _) in machine.tested {
+                let setting = Setting { variant: *variant, ..PLAIN };
+                assert!(setting.check_on(machine, "x86_64", false).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn the_exit_status_of_a_pc_is_translated() {
+        let code = |status| X86_64.exit_code(status);
+        assert_eq!(code(33), Some(0));
+        assert_eq!((code(3), code(203), code(255)), (Some(1), Some(101), Some(127)));
+        for of_qemu in [-1, 0, 1, 2, 34] {
+            assert_eq!(code(of_qemu), None);
+        }
+        assert_eq!(AARCH64.exit_code(0), Some(0));
+    }
+
+    #[test]
+    fn a_machine_that_is_not_there_is_wrong_usage() {
+        let error = PLAIN.check_on(&RISCV64, "x86_64", false).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]
@@ -392,12 +613,9 @@ mod tests {
     }
 
     #[test]
-    fn an_architecture_that_is_not_built_yet_is_wrong_usage() {
-        for arch in [Arch::X86_64, Arch::Riscv64] {
-            let error = find(Some(arch)).unwrap_err();
-            assert_eq!(error.exit_code(), 2);
-            assert!(error.to_string().contains("not built yet"), "{error}");
-        }
-        assert_eq!(find(None).expect("there is a default").name, "aarch64");
+    fn aarch64_is_the_default_and_every_architecture_is_there() {
+        let names = [Arch::Aarch64, Arch::X86_64, Arch::Riscv64].map(|arch| find(Some(arch)).name);
+        assert_eq!(names, all().map(|machine| machine.name));
+        assert_eq!(find(None).name, "aarch64");
     }
 }

@@ -19,6 +19,7 @@ mod lifeline;
 mod machine;
 mod process;
 mod progress;
+mod rebase;
 mod report;
 mod setup;
 #[cfg(test)]

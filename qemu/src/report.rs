@@ -16,6 +16,8 @@ pub struct Totals {
     pub passed: u64,
     /// Cases that failed or could not run.
     pub failed: u64,
+    /// Cases that need what the machine does not have.
+    pub skipped: u64,
 }
 
 impl Totals {
@@ -23,26 +25,33 @@ impl Totals {
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.skipped += other.skipped;
     }
 }
 
 /// The last line of `cargo qemu test`.
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        match self.skipped {
+            0 => Ok(()),
+            skipped => write!(f, ", {skipped} skipped"),
+        }
     }
 }
 
 /// Counts the cases of one image whose name contains `filter`.
 ///
-/// A case that did not run counts as failed, an ignored one counts neither way. An image that did not
-/// pass although each case that is counted did counts as one more failure, so that no trouble is lost.
+/// A case that did not run counts as failed, a skipped one as skipped, an ignored one not at all. An
+/// image that did not pass although each case that is counted did counts as one more failure, so that
+/// no trouble is lost.
 pub fn count(judged: &Judged, filter: Option<&str>) -> Totals {
     let mut totals = Totals::default();
     for case in judged.cases.iter().filter(|case| matches(case, filter)) {
         match case.outcome {
             Outcome::Passed => totals.passed += 1,
             Outcome::Failed(_) | Outcome::NotRun => totals.failed += 1,
+            Outcome::Skipped(_) => totals.skipped += 1,
             Outcome::Ignored => {}
         }
     }
@@ -66,6 +75,7 @@ pub fn show(progress: &Progress, image: &str, judged: &Judged, filter: Option<&s
             Outcome::Failed(why) => format!("FAILED: {why}"),
             Outcome::NotRun => "FAILED: did not run".into(),
             Outcome::Ignored => "ignored".into(),
+            Outcome::Skipped(why) => format!("skipped ({why})"),
         };
         progress.line(format_args!("test {image}::{} ... {result}", case.name));
     }
@@ -74,10 +84,15 @@ pub fn show(progress: &Progress, image: &str, judged: &Judged, filter: Option<&s
     }
 }
 
-/// Returns the name of an image on a machine that it asked for.
-pub fn image_on(image: &str, variant: Variant) -> String {
-    let name = variant.to_possible_value().map(|value| value.get_name().to_owned());
-    format!("{image}[{}]", name.unwrap_or_default())
+/// Returns the name of a machine, as on the command line.
+pub fn variant(variant: Variant) -> String {
+    let value = variant.to_possible_value();
+    value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// Returns the name of an image on a machine.
+pub fn image_on(image: &str, machine: Variant) -> String {
+    format!("{image}[{}]", variant(machine))
 }
 
 /// Returns a message of an image as the story shows it.
@@ -108,6 +123,10 @@ mod tests {
         Judged { verdict, cases: outcomes.iter().map(case).collect() }
     }
 
+    fn totals(passed: u64, failed: u64) -> Totals {
+        Totals { passed, failed, ..Totals::default() }
+    }
+
     fn bad() -> Verdict {
         Verdict::Failed { test: None, message: "x".into() }
     }
@@ -121,28 +140,36 @@ mod tests {
             ("left_out", Outcome::Ignored),
         ];
         let judged = judged(bad(), &cases);
-        assert_eq!(count(&judged, None), Totals { passed: 1, failed: 2 });
-        assert_eq!(count(&judged, Some("map")), Totals { passed: 1, failed: 1 });
-        assert_eq!(count(&judged, Some("attach")), Totals { passed: 0, failed: 1 });
-        assert_eq!(count(&judged, Some("map_a")), Totals { passed: 1, failed: 0 });
+        assert_eq!(count(&judged, None), totals(1, 2));
+        assert_eq!(count(&judged, Some("map")), totals(1, 1));
+        assert_eq!(count(&judged, Some("attach")), totals(0, 1));
+        assert_eq!(count(&judged, Some("map_a")), totals(1, 0));
     }
 
     #[test]
     fn trouble_outside_the_cases_is_never_lost() {
         let after_all = judged(bad(), &[("a", Outcome::Passed)]);
-        assert_eq!(count(&after_all, None), Totals { passed: 1, failed: 1 });
-        assert_eq!(count(&after_all, Some("a")), Totals { passed: 1, failed: 1 });
-        assert_eq!(count(&judged(bad(), &[]), None), Totals { passed: 0, failed: 1 });
+        assert_eq!(count(&after_all, None), totals(1, 1));
+        assert_eq!(count(&after_all, Some("a")), totals(1, 1));
+        assert_eq!(count(&judged(bad(), &[]), None), totals(0, 1));
     }
 
     #[test]
     fn an_image_without_cases_is_one_case() {
-        assert_eq!(count(&judged(Verdict::Passed, &[]), None), Totals { passed: 1, failed: 0 });
+        assert_eq!(count(&judged(Verdict::Passed, &[]), None), totals(1, 0));
+    }
+
+    #[test]
+    fn skipped_cases_are_counted_apart() {
+        let cases = [("a", Outcome::Passed), ("b", Outcome::Skipped("one IOMMU".into()))];
+        let sum = count(&judged(Verdict::Passed, &cases), None);
+        assert_eq!(sum.to_string(), "1 passed, 0 failed, 1 skipped");
+        assert_eq!(totals(2, 0).to_string(), "2 passed, 0 failed");
     }
 
     #[test]
     fn an_image_is_named_with_its_machine() {
-        assert_eq!(image_on("one_unit", Variant::MmioIommu), "one_unit[mmio-iommu]");
+        assert_eq!(image_on("boot", Variant::MmioIommu), "boot[mmio-iommu]");
     }
 
     #[test]

@@ -39,6 +39,12 @@ impl TestImage {
         frame(ALL_PASSED, &[])
     }
 
+    /// Returns the frame of a plain print with a text made on the target.
+    pub fn print(&self, text: &str) -> Vec<u8> {
+        let len = (text.len() as u32).to_le_bytes();
+        frame(PRINT, &[&len, text.as_bytes()].concat())
+    }
+
     /// Returns a log frame with a text made on the target.
     pub fn log(&self, level: &str, text: &str) -> Vec<u8> {
         let index = LEVELS.iter().position(|name| *name == level).expect("a level");
@@ -63,6 +69,7 @@ impl TestImage {
             add(index, &format!("defmt_{level}"), "{=str}");
         }
         add(ALL_PASSED, "defmt_println", "all tests passed!");
+        add(PRINT, "defmt_println", "{=str}");
         for (index, case) in (FIRST_CASE..).zip(cases) {
             let text = format!("({{=usize}}/{{=usize}}) running `{case}`...");
             add(index, "defmt_println", &text);
@@ -129,5 +136,6 @@ fn symbol(name: &str, value: u64, section: SymbolSection) -> Symbol {
 }
 
 const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
+const PRINT: u16 = 7;
 const ALL_PASSED: u16 = 10;
 const FIRST_CASE: u16 = 20;

@@ -92,6 +92,8 @@ pub enum Outcome {
     NotRun,
     /// It ran, but its result does not count (`#[ignore]`).
     Ignored,
+    /// The machine lacks what it needs, for this reason.
+    Skipped(String),
 }
 
 /// A defmt-test case and how it went.
@@ -116,7 +118,11 @@ pub struct Judged {
 pub struct Story {
     /// How many cases must run; `None` if it is not a test image.
     expected: Option<u64>,
-    started: Vec<(String, bool)>,
+    started: Vec<Started>,
+    /// Whether cases may be skipped on this machine.
+    may_skip: bool,
+    /// The status with which QEMU ended without the image's doing.
+    of_qemu: Option<i32>,
     all_passed: bool,
     panic: Option<String>,
     error: Option<String>,
@@ -125,10 +131,29 @@ pub struct Story {
     stderr: VecDeque<u8>,
 }
 
+/// A case that was announced.
+struct Started {
+    name: String,
+    ignored: bool,
+    /// Why it was skipped.
+    skipped: Option<String>,
+}
+
 impl Story {
     /// Starts the story of an image that holds `expected` cases.
     pub fn new(expected: Option<u64>) -> Self {
         Self { expected, ..Self::default() }
+    }
+
+    /// Lets cases say that they need what the machine does not have. Where it has all that a case can
+    /// need, a skipped case is a failure.
+    pub fn allow_skips(&mut self) {
+        self.may_skip = true;
+    }
+
+    /// Notes that QEMU ended with a status that no image causes.
+    pub fn ended_without_the_image(&mut self, status: i32) {
+        self.of_qemu = Some(status);
     }
 
     /// Takes a message of the image.
@@ -141,10 +166,15 @@ impl Story {
         };
         match (line.level, announced_case(&line.text)) {
             (None, Some((number, total, name, ignored))) if number == self.ran() + 1 => {
-                self.started.push((name.to_owned(), ignored));
+                self.started.push(Started { name: name.to_owned(), ignored, skipped: None });
                 self.expected = Some(self.expected.unwrap_or(0).max(total));
             }
             (None, _) if line.text == "all tests passed!" => self.all_passed = true,
+            (None, None) if line.text.starts_with(SKIPPED) => {
+                if let Some(started) = self.started.last_mut() {
+                    started.skipped = line.text.strip_prefix(SKIPPED).map(str::to_owned);
+                }
+            }
             // The first one tells the cause: a failing defmt assertion also ends in Rust's handler.
             (Some("error"), _) if line.text.starts_with("panicked") => {
                 self.panic.get_or_insert_with(shown);
@@ -190,6 +220,10 @@ impl Story {
                 Verdict::Panicked { test, message }
             };
         }
+        if let Some(status) = self.of_qemu {
+            let how = format!("exit status {status}, which is not the image's");
+            return Verdict::QemuDied { how, stderr };
+        }
         match end {
             End::TimedOut => Verdict::Hung { test, limit, last: self.last.clone() },
             End::Signal(signal) => Verdict::QemuDied { how: signal_name(signal), stderr },
@@ -223,6 +257,10 @@ impl Story {
         let ran = self.ran();
         match self.expected {
             Some(holds) if ran < holds => Verdict::TooFewRan { ran, holds },
+            Some(_) if self.wrongly_skipped().is_some() => {
+                let test = self.wrongly_skipped().map(|started| started.name.clone());
+                Verdict::Failed { test, message: WRONGLY_SKIPPED.into() }
+            }
             Some(_) if !self.all_passed => {
                 failed("the image exited with success inside its last test".into())
             }
@@ -240,7 +278,12 @@ impl Story {
     /// Returns the case that has started and not ended.
     fn current(&self) -> Option<String> {
         let last = self.started.last().filter(|_| !self.all_passed);
-        last.map(|(name, _)| name.clone())
+        last.map(|started| started.name.clone())
+    }
+
+    /// Returns a case that was skipped although the machine has all that a case can need.
+    fn wrongly_skipped(&self) -> Option<&Started> {
+        self.started.iter().find(|started| started.skipped.is_some() && !self.may_skip)
     }
 
     fn cases(&self, verdict: &Verdict, known: &[String]) -> Vec<Case> {
@@ -248,18 +291,18 @@ impl Story {
         let mut cases: Vec<_> = self
             .started
             .iter()
-            .map(|(name, ignored)| {
-                let outcome = if Some(name) == current.as_ref() {
-                    Outcome::Failed(verdict.to_string())
-                } else if *ignored {
-                    Outcome::Ignored
-                } else {
-                    Outcome::Passed
+            .map(|Started { name, ignored, skipped }| {
+                let outcome = match skipped {
+                    _ if Some(name) == current.as_ref() => Outcome::Failed(verdict.to_string()),
+                    Some(_) if !self.may_skip => Outcome::Failed(WRONGLY_SKIPPED.into()),
+                    Some(why) => Outcome::Skipped(why.clone()),
+                    None if *ignored => Outcome::Ignored,
+                    None => Outcome::Passed,
                 };
                 Case { name: name.clone(), outcome }
             })
             .collect();
-        let has_run = |name: &&String| self.started.iter().any(|(started, _)| started == *name);
+        let has_run = |name: &&String| self.started.iter().any(|started| started.name == **name);
         let not_run = |name: String| Case { name, outcome: Outcome::NotRun };
         cases.extend(known.iter().filter(|name| !has_run(name)).cloned().map(not_run));
         for number in cases.len() as u64..self.expected.unwrap_or(0) {
@@ -299,6 +342,9 @@ fn is_check(message: &str) -> bool {
     message.contains("assertion") || message.contains("test failed with outcome")
 }
 
+/// How a case says that the machine lacks what it needs.
+const SKIPPED: &str = "skipped: ";
+const WRONGLY_SKIPPED: &str = "skipped, although the machine has all that it needs";
 /// With this status the images' panic handler exits.
 const PANIC_CODE: i32 = 101;
 /// How much of QEMU's standard error is kept.
@@ -458,6 +504,34 @@ mod tests {
         let judged = judge(&lines, End::Code(0));
         assert_eq!(judged.verdict, Verdict::Passed);
         assert_eq!(judged.cases[2].outcome, Outcome::Ignored);
+    }
+
+    #[test]
+    fn a_skipped_case_is_neither_passed_nor_hidden() {
+        let mut lines = running(&["a"]);
+        lines.push(plain("skipped: one IOMMU"));
+        lines.extend(running(&["a", "b", "c"]).split_off(1));
+        lines.push(plain("all tests passed!"));
+        let wrong = judge(&lines, End::Code(0));
+        assert!(matches!(&wrong.verdict, Verdict::Failed { test: Some(test), .. } if test == "a"));
+        assert!(matches!(wrong.cases[0].outcome, Outcome::Failed(_)));
+        let mut story = Story::new(Some(3));
+        story.allow_skips();
+        lines.iter().for_each(|line| story.line(line));
+        let known = ["a", "b", "c"].map(String::from);
+        let judged = story.judge(End::Code(0), LIMIT, &known, &Output::default());
+        assert_eq!(judged.verdict, Verdict::Passed);
+        assert_eq!(judged.cases[0].outcome, Outcome::Skipped("one IOMMU".into()));
+        assert_eq!(judged.cases[1].outcome, Outcome::Passed);
+    }
+
+    #[test]
+    fn a_status_that_no_image_causes_is_the_death_of_qemu() {
+        let mut story = Story::new(None);
+        story.line(&plain("hello"));
+        story.ended_without_the_image(0);
+        let judged = story.judge(End::Code(0), LIMIT, &[], &Output::default());
+        assert!(matches!(judged.verdict, Verdict::QemuDied { .. }));
     }
 
     #[test]

@@ -86,7 +86,7 @@ mod tests {
     use crate::setup::fake::FakeHost;
 
     fn machine() -> &'static Machine {
-        &crate::machine::all()[0]
+        crate::machine::all()[0]
     }
 
     fn options() -> Options<'static> {

@@ -104,7 +104,7 @@ mod tests {
     const GOOD: &str = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright";
 
     fn machine() -> &'static Machine {
-        &crate::machine::all()[0]
+        crate::machine::all()[0]
     }
 
     fn text(result: Result<Qemu, Error>) -> String {

@@ -246,7 +246,7 @@ mod tests {
     const CORE: &str = "/usr/lib/rustlib/src/rust/library/core/Cargo.toml";
 
     fn machine() -> &'static Machine {
-        &crate::machine::all()[0]
+        crate::machine::all()[0]
     }
 
     fn ensure(host: &FakeHost) -> Result<Toolchain, Error> {

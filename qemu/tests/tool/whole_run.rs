@@ -1,6 +1,7 @@
 //! The demo and the test command from set-up to the last line, with a made-up cargo.
 //!
-//! The real `cargo qemu test` runs these tests, so they must never run it.
+//! The real `cargo qemu test` runs these tests, so they must never run it. The made-up test image is
+//! booted on two machines of aarch64, so each of its cases counts twice.
 
 use std::process::Command;
 
@@ -50,17 +51,50 @@ fn host_and_boot_tests_are_added_up_in_the_last_line() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(&mut test(&image, &good(&image), "exit 0"));
     shown.expect(0, &["boot tests on aarch64"]);
-    assert_eq!(shown.last_line(), "8 passed, 0 failed");
+    assert_eq!(shown.last_line(), "10 passed, 0 failed, 1 skipped");
+}
+
+#[test]
+fn each_architecture_is_tested_and_its_own_qemu_is_asked() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let mut shown = test(&image, &[image.running(1), image.running(2)], "exit 0");
+    // The same made-up image, judged as an x86_64 one: its status 1 is not the image's.
+    let shown = Shown::of(shown.args(["--arch", "x86_64"]).env("FAKE_QEMU", "exit 1"));
+    shown.expect(1, &["boot tests on x86_64", "QEMU died: exit status 1"]);
+}
+
+#[test]
+fn a_skipped_case_is_shown_and_counted_where_it_may_be() {
+    let image = TestImage::new(&["map_one", "attach_one"]);
+    let skip = image.print("skipped: it needs two");
+    let frames = [image.running(1), skip, image.running(2), image.all_passed()];
+    let refused = Shown::of(&mut test(&image, &frames, "exit 0"));
+    refused.expect(1, &["map_one ... FAILED: skipped, although"]);
+    let mut one = test(&image, &frames, "exit 33");
+    let shown = Shown::of(one.args(["--arch", "x86_64"]));
+    shown.expect(1, &["map_one ... skipped (it needs two)", "attach_one ... ok"]);
+}
+
+#[test]
+fn an_image_that_no_machine_can_play_is_skipped_case_by_case() {
+    let mut image = TestImage::new(&["map_one", "attach_one"]);
+    let named = image.path.with_file_name("reserved.elf");
+    std::fs::rename(&image.path, &named).expect("renames");
+    image.path = named;
+    let mut command = test(&image, &good(&image), "exit 0");
+    let shown = Shown::of(command.args(["--arch", "x86_64", "one"]));
+    shown.expect(0, &["image reserved[reserved-regions] ... skipped (x86_64 has no such machine)"]);
+    assert_eq!(shown.last_line(), "0 passed, 0 failed, 2 skipped");
 }
 
 #[test]
 fn with_an_architecture_or_a_filter_only_boot_tests_run() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(test(&image, &good(&image), "exit 0").args(["--arch", "aarch64"]));
-    assert_eq!((shown.code, shown.last_line()), (Some(0), "3 passed, 0 failed"));
+    assert_eq!((shown.code, shown.last_line()), (Some(0), "5 passed, 0 failed, 1 skipped"));
 
     let shown = Shown::of(test(&image, &good(&image), "exit 0").args(["--arch", "aarch64", "map"]));
-    assert_eq!((shown.code, shown.last_line()), (Some(0), "1 passed, 0 failed"));
+    assert_eq!((shown.code, shown.last_line()), (Some(0), "2 passed, 0 failed"));
     assert!(!shown.stdout.contains("attach_one"), "{}", shown.stdout);
 }
 
@@ -76,7 +110,7 @@ fn a_matching_case_that_never_ran_is_a_failure() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let frames = [image.running(1)];
     let shown = Shown::of(test(&image, &frames, "exit 0").arg("attach"));
-    assert_eq!((shown.code, shown.last_line()), (Some(1), "0 passed, 1 failed"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "0 passed, 2 failed"));
 }
 
 #[test]
@@ -94,7 +128,7 @@ fn host_tests_that_do_not_build_count_as_a_failure() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let mut command = test(&image, &good(&image), "exit 0");
     let shown = Shown::of(command.env("FAKE_HOST_TESTS", "exit 101"));
-    assert_eq!((shown.code, shown.last_line()), (Some(1), "3 passed, 1 failed"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "5 passed, 1 failed, 1 skipped"));
 }
 
 #[test]
@@ -103,14 +137,14 @@ fn a_test_image_without_tests_is_a_failure() {
     let hello = [image.log("info", "hello")];
     let shown = Shown::of(&mut test(&image, &hello, "exit 0"));
     shown.expect(1, &["holds no test"]);
-    assert_eq!(shown.last_line(), "6 passed, 1 failed");
+    assert_eq!(shown.last_line(), "6 passed, 2 failed, 1 skipped");
 }
 
 #[test]
 fn an_image_whose_qemu_dies_does_not_stop_the_sum() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(&mut test(&image, &[image.running(1)], "kill -9 $$"));
-    assert_eq!((shown.code, shown.last_line()), (Some(1), "6 passed, 2 failed"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "6 passed, 4 failed, 1 skipped"));
 }
 
 #[test]
@@ -120,7 +154,7 @@ fn a_machine_that_is_not_refused_is_a_failure() {
     let other = by_machine(&image, &play(&image, &good(&image), "exit 0"), "something else");
     let shown = Shown::of(command.env("FAKE_QEMU", other));
     shown.expect(1, &["a_machine_without_an_iommu_is_refused ... FAILED", "skipped (needs QEMU"]);
-    assert_eq!(shown.last_line(), "7 passed, 1 failed");
+    assert_eq!(shown.last_line(), "9 passed, 1 failed, 1 skipped");
     let held = Shown::of(command.env("FAKE_QEMU", play(&image, &good(&image), "exit 0")));
     held.expect(1, &["a_machine_without_an_iommu_is_refused ... FAILED: passed"]);
 }
