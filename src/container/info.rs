@@ -8,7 +8,8 @@ use crate::pool::PoolVec;
 use crate::sync::RawLock;
 
 /// What user space asks a container for, with Linux's numbers (rules T1-080 to T1-084).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Extension {
     /// Containers of the first kind (1).
@@ -28,7 +29,7 @@ pub enum Extension {
 impl Extension {
     /// The extension with this number, if there is one.
     #[must_use]
-    pub const fn from_number(number: u32) -> Option<Self> {
+    pub const fn from_number(number: u64) -> Option<Self> {
         Some(match number {
             1 => Self::V1,
             3 => Self::V2,

@@ -65,6 +65,7 @@ pub use memory::{Frame, IdentityMemory, Memory, MemoryOwner, PinError, Pinned};
 pub use report::{BitmapFault, DirtyBitmap, DirtyRange, MAX_DIRTY_BITMAP};
 pub(crate) use state::{DomainEntry, GroupEntry};
 pub use unmap::UnmapDma;
+pub use vaddr::UpdateVaddr;
 
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::domain::PagingDomain;
@@ -78,7 +79,7 @@ use state::State;
 use windows::Windows;
 
 /// The two kinds of containers. New code wants the second.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Kind {
     /// Unmaps round to mappings (rules T1-367, T1-368); no pins for emulated devices, no dirty

@@ -130,7 +130,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             return Err(DirtyError::InvalidArg);
         }
         let range = IovaRange::from_len(Iova(iova), size).ok_or(DirtyError::Overflow)?;
-        check_size(request, bitmap.bytes())?;
+        check_size(size, page_size, bitmap.bytes())?;
         {
             let state = self.state.lock();
             let low = page_size.wrapping_sub(1);
@@ -178,12 +178,12 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     }
 }
 
-/// Rule T1-432.
-pub(super) fn check_size(request: &DirtyRange, bytes: u64) -> Result<(), DirtyError> {
-    if request.page_size == 0 {
+/// Rule T1-432: the size of a bitmap for `size` bytes of memory.
+pub(super) fn check_size(size: u64, page_size: u64, bytes: u64) -> Result<(), DirtyError> {
+    if page_size == 0 {
         return Err(DirtyError::InvalidArg); // W-17
     }
-    let pages = request.size >> request.page_size.trailing_zeros();
+    let pages = size >> page_size.trailing_zeros();
     let small = bytes < pages.div_ceil(64).saturating_mul(8);
     let wrong = pages == 0 || bytes == 0 || bytes > MAX_DIRTY_BITMAP || small;
     if wrong { Err(DirtyError::InvalidArg) } else { Ok(()) }

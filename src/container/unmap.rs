@@ -65,8 +65,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         bitmap: &mut (impl DirtyBitmap + ?Sized),
     ) -> Result<Unmapped, UnmapFailed> {
         let mut bitmap = bitmap;
-        check_size(request, bitmap.bytes()).map_err(UnmapDmaError::from)?;
         let DirtyRange { iova, size, page_size } = *request;
+        check_size(size, page_size, bitmap.bytes()).map_err(UnmapDmaError::from)?;
         let unmap = UnmapDma::Range { iova, size };
         let range = self.state.lock().check_unmap(&unmap, Some(page_size))?;
         self.unmap(range, true, Some(&mut bitmap))

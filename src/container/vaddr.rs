@@ -10,6 +10,17 @@ use super::{Pinned, UpdateVaddrError};
 use crate::addr::{Iova, IovaRange};
 use crate::sync::RawLock;
 
+/// A new place in the owner's memory for a mapping (rule T1-404). All numbers are in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UpdateVaddr {
+    /// Where the mapping begins, for devices.
+    pub iova: u64,
+    /// Where the owner sees it from now on.
+    pub vaddr: u64,
+    /// The size of the mapping.
+    pub size: u64,
+}
+
 impl<M: Memory, R: RawLock> Container<M, R> {
     /// Declares the owner's addresses of mappings void, unmaps nothing, and returns how many bytes
     /// the mappings have (rule T1-400). Devices keep reaching the pages (rule T1-402).
@@ -49,7 +60,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         Ok(Unmapped { bytes })
     }
 
-    /// Gives the mapping that is exactly `iova` to `iova` + `size` - 1 a new address, after
+    /// Gives the mapping that is exactly the range of the request a new address, after
     /// [`invalidate_vaddr`](Self::invalidate_vaddr) (rule T1-404). What devices may do stays.
     ///
     /// If the caller is another owner, it is charged for the mapping's pages, and the old one no
@@ -58,11 +69,12 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// # Errors
     ///
     /// As [`UpdateVaddrError`]; nothing has changed.
-    pub fn update_vaddr(&self, iova: u64, vaddr: u64, size: u64) -> Result<(), UpdateVaddrError> {
+    pub fn update_vaddr(&self, request: &UpdateVaddr) -> Result<(), UpdateVaddrError> {
+        let vaddr = request.vaddr;
         let caller = self.memory.caller();
         let _no_attach = self.groups.lock();
         let mut state = self.state.lock();
-        let (range, mapping) = state.check_update(iova, vaddr, size)?;
+        let (range, mapping) = state.check_update(request)?;
         if mapping.owner == caller {
             state.set_vaddr(range, vaddr, caller);
             return Ok(());
@@ -124,10 +136,9 @@ impl<R: RawLock> State<R> {
     /// Rules T1-263, T1-264, T1-266 (T1-407) and T1-404, in their order.
     fn check_update(
         &self,
-        iova: u64,
-        vaddr: u64,
-        size: u64,
+        request: &UpdateVaddr,
     ) -> Result<(IovaRange, Mapping), UpdateVaddrError> {
+        let UpdateVaddr { iova, vaddr, size } = *request;
         if size == 0 {
             return Err(UpdateVaddrError::InvalidArg);
         }

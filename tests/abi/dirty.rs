@@ -1,6 +1,7 @@
 //! DIRTY_PAGES: rules T1-417 to T1-426, layouts T1-547 to T1-549.
 
-use iommu::container::abi::{Bitmap, Command, DirtyRange, Errno, request};
+use iommu::container::DirtyRange;
+use iommu::container::abi::{Bitmap, Command, Errno, request};
 use proptest::prelude::*;
 
 use crate::memory::{Fields, TOP, decode, decode_at, faults_below, first};

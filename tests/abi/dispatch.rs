@@ -1,10 +1,8 @@
 //! From a request to the backend's call and back (rules T1-060 to T1-084, T1-354 to T1-357,
 //! T1-369, T1-416).
 
-use iommu::container::abi::{
-    Command, DirtyRange, Errno, Kind, UpdateVaddr, backend_ioctl, ioctl, request,
-};
-use iommu::container::{MapDma, UnmapDma};
+use iommu::container::abi::{Command, Errno, backend_ioctl, ioctl, request};
+use iommu::container::{DirtyRange, Kind, MapDma, UnmapDma, UpdateVaddr};
 use iommu::prot::Prot;
 
 use crate::fake::{Call, Fake, File};
@@ -193,19 +191,18 @@ fn every_call_arrives() {
 fn dirty_bits_arrive() {
     for (request, flags, size_after) in [(DIRTY, 4, 0x8_0000_u64), (UNMAP, 1, 0x3000)] {
         let file = opened();
-        *file.backend.bits.borrow_mut() =
-            vec![(0, 8, vec![0x81]), (60, 8, vec![0xff]), (100, 4, vec![!0])];
+        *file.backend.bits.borrow_mut() = vec![(0, vec![0x81 | 0xf0 << 56]), (1, vec![0xf0_0f])];
         let user = User::new(80);
         let head = Fields::default().u32(48).u32(flags);
         user.put(0, &head.u64(0x10_0000).u64(0x8_0000).u64(0x1000).u64(16).u64(BASE + 56).0);
         user.put(56, &[0; 16]);
         assert_eq!(ioctl(&file, &user, request, BASE), Ok(0));
         let bitmap = &user.bytes()[56..72];
-        assert_eq!(bitmap, [0x81, 0, 0, 0, 0, 0, 0, 0xf0, 0x0f, 0, 0, 0, 0xf0, 0, 0, 0]);
+        assert_eq!(bitmap, [0x81, 0, 0, 0, 0, 0, 0, 0xf0, 0x0f, 0xf0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(user.bytes()[72..], [0xA5; 8]);
         assert_eq!(user.bytes()[16..24], size_after.to_ne_bytes(), "the size, or as it was");
 
-        file.backend.bits.borrow_mut().push((128, 1, vec![1]));
+        file.backend.bits.borrow_mut().push((2, vec![1]));
         assert_eq!(ioctl(&file, &user, request, BASE), Err(Errno::FAULT), "beyond the bitmap");
         assert_eq!(user.bytes()[72..], [0xA5; 8]);
     }

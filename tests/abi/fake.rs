@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 
 use iommu::addr::{Iova, IovaRange};
-use iommu::container::abi::{
-    Backend, DirtyRange, DirtySink, Errno, FrontEnd, Info, Kind, UpdateVaddr,
+use iommu::container::abi::{Backend, Errno, FrontEnd};
+use iommu::container::{
+    BitmapFault, DirtyBitmap, DirtyRange, Extension, Info, Kind, MAX_DIRTY_BITMAP, MapDma,
+    Migration, UnmapDma, Unmapped, UpdateVaddr,
 };
-use iommu::container::{MapDma, UnmapDma, Unmapped};
+use iommu::pool::{Pool, PoolVec};
 
 /// One call that changes something, or could.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,14 +25,23 @@ pub enum Call {
     Get(DirtyRange),
 }
 
+/// What a container says about itself.
+pub fn info(page_sizes: u64, free_mappings: u32, list: &[IovaRange]) -> Info {
+    static POOL: Pool = Pool::heap();
+    let mut windows = PoolVec::new(&POOL);
+    list.iter().for_each(|window| windows.push(*window).unwrap());
+    let migration = Migration { page_size: 0x1000, max_bitmap: MAX_DIRTY_BITMAP };
+    Info { page_sizes, migration, free_mappings, windows }
+}
+
 pub struct Fake {
     pub kind: Cell<Kind>,
     pub coherent: Cell<bool>,
     pub emulated: Cell<bool>,
     /// What every call answers.
     pub refuse: Cell<Option<Errno>>,
-    /// Bits that dirty calls hand out: first, count, words.
-    pub bits: RefCell<Vec<(u64, u64, Vec<u64>)>>,
+    /// Words that dirty calls put into the bitmap: where, and which.
+    pub bits: RefCell<Vec<(u64, Vec<u64>)>>,
     pub unmapped: Cell<u64>,
     pub calls: RefCell<Vec<Call>>,
 }
@@ -59,9 +70,9 @@ impl Fake {
         Unmapped { bytes: self.unmapped.get() }
     }
 
-    fn hand_out(&self, sink: &mut dyn DirtySink) -> Result<(), Errno> {
-        for (first, count, words) in &*self.bits.borrow() {
-            sink.put(*first, *count, words)?;
+    fn hand_out(&self, bitmap: &mut dyn DirtyBitmap) -> Result<(), Errno> {
+        for (index, words) in &*self.bits.borrow() {
+            bitmap.store(*index, words).map_err(|BitmapFault| Errno::FAULT)?;
         }
         Ok(())
     }
@@ -77,27 +88,21 @@ impl Backend for Fake {
         self.kind.get()
     }
 
-    fn is_coherent(&self) -> bool {
-        self.coherent.get()
-    }
-
-    fn can_update_vaddr(&self) -> bool {
-        !self.emulated.get()
+    fn check_extension(&self, extension: Extension) -> bool {
+        match extension {
+            Extension::DmaCoherent => self.coherent.get(),
+            Extension::UpdateVaddr => !self.emulated.get(),
+            _ => extension.without_container(),
+        }
     }
 
     fn has_emulated_groups(&self) -> bool {
         self.emulated.get()
     }
 
-    fn info(&self, reply: &mut dyn FnMut(&Info<'_>) -> Result<(), Errno>) -> Result<(), Errno> {
+    fn info(&self) -> Result<Info, Errno> {
         self.note(Call::Info)?;
-        let windows = [IovaRange::from_len(Iova(0x1000), 0x1000).unwrap()];
-        reply(&Info {
-            page_sizes: 0x1000,
-            dirty_page_size: 0x1000,
-            free_mappings: 7,
-            windows: &windows,
-        })
+        Ok(info(0x1000, 7, &[IovaRange::from_len(Iova(0x1000), 0x1000).unwrap()]))
     }
 
     fn map(&self, request: &MapDma) -> Result<(), Errno> {
@@ -112,9 +117,13 @@ impl Backend for Fake {
         self.note(Call::Unmap(*request)).map(|()| self.unmapped())
     }
 
-    fn unmap_dirty(&self, range: &DirtyRange, sink: &mut dyn DirtySink) -> Result<Unmapped, Errno> {
+    fn unmap_dirty(
+        &self,
+        range: &DirtyRange,
+        bitmap: &mut dyn DirtyBitmap,
+    ) -> Result<Unmapped, Errno> {
         self.note(Call::UnmapDirty(*range))?;
-        self.hand_out(sink)?;
+        self.hand_out(bitmap)?;
         Ok(self.unmapped())
     }
 
@@ -130,9 +139,9 @@ impl Backend for Fake {
         self.note(Call::Stop)
     }
 
-    fn dirty_get(&self, range: &DirtyRange, sink: &mut dyn DirtySink) -> Result<(), Errno> {
+    fn dirty_get(&self, range: &DirtyRange, bitmap: &mut dyn DirtyBitmap) -> Result<(), Errno> {
         self.note(Call::Get(*range))?;
-        self.hand_out(sink)
+        self.hand_out(bitmap)
     }
 }
 

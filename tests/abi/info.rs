@@ -1,8 +1,10 @@
 //! GET_INFO: rules T1-520 to T1-528, layouts T1-540 to T1-544.
 
 use iommu::addr::{Iova, IovaRange};
-use iommu::container::abi::{Command, Errno, GetInfo, Info, request};
+use iommu::container::Info;
+use iommu::container::abi::{Command, Errno, GetInfo, request};
 
+use crate::fake;
 use crate::memory::{BASE, Fields, User, decode, faults_below};
 
 const INFO: u32 = request::IOMMU_GET_INFO;
@@ -12,8 +14,8 @@ fn windows(count: u64) -> Vec<IovaRange> {
     (0..count).map(range).collect()
 }
 
-fn info(windows: &[IovaRange]) -> Info<'_> {
-    Info { page_sizes: 0x4020_1000, dirty_page_size: 0x1000, free_mappings: 0xfffe, windows }
+fn info(windows: &[IovaRange]) -> Info {
+    fake::info(0x4020_1000, 0xfffe, windows)
 }
 
 /// The whole answer by hand, from the rules' offsets.

@@ -1,7 +1,7 @@
 //! MAP_DMA: rules T1-260 to T1-265, layout T1-545.
 
-use iommu::container::MapDma;
-use iommu::container::abi::{Command, Errno, UpdateVaddr, request};
+use iommu::container::abi::{Command, Errno, request};
+use iommu::container::{MapDma, UpdateVaddr};
 use iommu::prot::Prot;
 use proptest::prelude::*;
 

@@ -19,6 +19,10 @@ fn range(iova: u64, pages: u64) -> UnmapDma {
     UnmapDma::Range { iova, size: pages * PAGE }
 }
 
+fn update(iova: u64, vaddr: u64, pages: u64) -> UpdateVaddr {
+    UpdateVaddr { iova, vaddr, size: pages * PAGE }
+}
+
 fn first_kind() -> World {
     let options = Options { kind: Kind::V1, allow_unsafe_interrupts: true, ..Options::default() };
     World::open(vec![SimConfig::default()], options)
@@ -138,7 +142,7 @@ fn void_addresses_stop_what_needs_them_and_nothing_else() {
     container.info().unwrap();
     assert_eq!(container.unmap_dma(&range(AT, 2)).unwrap().bytes, 2 * PAGE, "T1-375");
     assert_eq!(container.invalid_vaddrs(), 1);
-    container.update_vaddr(AT + 2 * PAGE, 5 * AT, 2 * PAGE).unwrap();
+    container.update_vaddr(&update(AT + 2 * PAGE, 5 * AT, 2)).unwrap();
     assert_eq!(container.invalid_vaddrs(), 0);
     container.attach_group(refused.ownership).unwrap();
     container.dma_write(AT + 2 * PAGE, &[1]).unwrap();
@@ -167,7 +171,7 @@ fn invalidation_is_all_or_nothing() {
     let again = container.invalidate_vaddr(&UnmapDma::All).unwrap_err();
     assert_eq!((again.errno(), again.unmapped.bytes), (22, 0), "T1-401");
     assert_eq!(container.invalid_vaddrs(), 1);
-    container.update_vaddr(AT + 2 * PAGE, AT, 2 * PAGE).unwrap();
+    container.update_vaddr(&update(AT + 2 * PAGE, AT, 2)).unwrap();
     assert_eq!(container.invalidate_vaddr(&UnmapDma::All).unwrap().bytes, 6 * PAGE);
     container.unmap_dma(&UnmapDma::All).unwrap();
     assert_eq!((container.invalid_vaddrs(), world.pool.usage().nodes), (0, 0));
@@ -182,7 +186,7 @@ fn an_update_names_one_void_mapping_exactly() {
     container.map_dma(&MapDma { prot: Prot::READ, ..request(AT, 4) }).unwrap();
     container.map_dma(&request(AT + 4 * PAGE, 4)).unwrap();
     container.invalidate_vaddr(&range(AT, 4)).unwrap();
-    let update = |iova, vaddr, size| container.update_vaddr(iova, vaddr, size);
+    let update = |iova, vaddr, size| container.update_vaddr(&UpdateVaddr { iova, vaddr, size });
     let errno = |result: Result<(), UpdateVaddrError>| result.unwrap_err().errno();
     let before = world.digest();
     assert_eq!(errno(update(1, u64::MAX, 0)), 22);
@@ -234,7 +238,7 @@ fn a_new_owner_is_charged_and_the_old_one_is_not() {
         container.invalidate_vaddr(&range(AT, 4)).unwrap();
         memory.limit(4);
         memory.call_as(2);
-        let update = || container.update_vaddr(AT, 64 * AT, 4 * PAGE);
+        let update = || container.update_vaddr(&update(AT, 64 * AT, 4));
         assert_eq!(update(), Err(UpdateVaddrError::OutOfMemory));
         assert_eq!((memory.charged_to(1), memory.charged_to(2)), before);
         assert_eq!(container.invalid_vaddrs(), 1);

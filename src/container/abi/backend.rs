@@ -2,12 +2,10 @@
 
 use core::ops::Deref;
 
-use super::bitmap::DirtySink;
-use super::command::{DirtyRange, UpdateVaddr};
 use super::errno::Errno;
-use super::extension::Kind;
-use super::info::Info;
-use crate::container::{MapDma, UnmapDma, Unmapped};
+use crate::container::{
+    DirtyBitmap, DirtyRange, Extension, Info, Kind, MapDma, UnmapDma, Unmapped, UpdateVaddr,
+};
 
 /// A type1 instance (section 1 of the rules), as its ioctls need it.
 ///
@@ -18,23 +16,18 @@ pub trait Backend {
     /// The kind it was opened as.
     fn kind(&self) -> Kind;
 
-    /// Whether the DMA of every group is cache coherent; also true without domains (rule T1-083).
-    fn is_coherent(&self) -> bool;
-
-    /// Whether addresses of mappings can be replaced at this moment: the backend has the feature,
-    /// and no emulated group is attached (rule T1-082).
-    fn can_update_vaddr(&self) -> bool;
+    /// Whether it has an extension, at this moment (rules T1-080 to T1-084, T1-585).
+    fn check_extension(&self, extension: Extension) -> bool;
 
     /// Whether an emulated group is attached (rule T1-354).
     fn has_emulated_groups(&self) -> bool;
 
-    /// Calls `reply` once with what GET_INFO tells, all of it of one moment (rule T1-584).
+    /// What GET_INFO tells, all of it of one moment (rule T1-584).
     ///
     /// # Errors
     ///
-    /// `ENOMEM`: there is no memory to collect it; `reply` was not called. Else what `reply`
-    /// returned.
-    fn info(&self, reply: &mut dyn FnMut(&Info<'_>) -> Result<(), Errno>) -> Result<(), Errno>;
+    /// `ENOMEM`: there is no memory to collect it (rule T1-529).
+    fn info(&self) -> Result<Info, Errno>;
 
     /// Maps memory: rules T1-263 to T1-275.
     ///
@@ -50,24 +43,30 @@ pub trait Backend {
     /// # Errors
     ///
     /// `EINVAL`: misaligned, or the mapping is valid, or it has another range. `ENOENT`: no mapping
-    /// there. `ENOMEM`: the caller's limit of locked memory.
+    /// there. `ENOMEM`: the caller's limit of locked memory. `ENODEV`: the caller has no address
+    /// space. `EBUSY`: another call is at work on the mapping.
     fn update_vaddr(&self, request: &UpdateVaddr) -> Result<(), Errno>;
 
     /// Removes mappings: rules T1-356, T1-358, T1-359, T1-361 to T1-387.
     ///
     /// # Errors
     ///
-    /// `EINVAL`, `EOVERFLOW`, `EBUSY`, or of the IOMMU, as these rules have it.
+    /// `EINVAL`, `EOVERFLOW`, `EBUSY`, or of the IOMMU, as these rules have it. Some mappings may be
+    /// gone; the program isn't told how many bytes, as in Linux (rule T1-369).
     fn unmap(&self, request: &UnmapDma) -> Result<Unmapped, Errno>;
 
-    /// The same for one range, whose dirty bits go to `sink` before each mapping goes (rules T1-360,
-    /// T1-374, T1-446).
+    /// The same for one range; the dirty bits of each mapping are put into `bitmap` before it goes
+    /// (rules T1-360, T1-374, T1-446).
     ///
     /// # Errors
     ///
     /// As [`unmap`](Self::unmap); also `EINVAL` if tracking is off or `page_size` isn't its
-    /// granule, `EFAULT` if `sink` refused: that mapping and later ones stay.
-    fn unmap_dirty(&self, range: &DirtyRange, sink: &mut dyn DirtySink) -> Result<Unmapped, Errno>;
+    /// granule, `EFAULT` if `bitmap` can't be reached: that mapping and later ones stay.
+    fn unmap_dirty(
+        &self,
+        range: &DirtyRange,
+        bitmap: &mut dyn DirtyBitmap,
+    ) -> Result<Unmapped, Errno>;
 
     /// Makes the addresses of mappings invalid and tells their sizes (rules T1-400, T1-401), after the
     /// checks of [`unmap`](Self::unmap).
@@ -92,15 +91,15 @@ pub trait Backend {
     /// Only of a backend without tracking.
     fn dirty_stop(&self) -> Result<(), Errno>;
 
-    /// Hands the dirty bits of a range to `sink`, mapping by mapping, ascending, and clears them:
+    /// Puts the dirty bits of a range into `bitmap`, mapping by mapping, ascending, and clears them:
     /// rules T1-427 to T1-430, T1-436 to T1-441.
     ///
     /// # Errors
     ///
     /// `EINVAL`: `page_size` isn't the granule of the tracking, the range is misaligned or cuts a
-    /// mapping, tracking is off. `EFAULT`: `sink` refused; the bits of earlier mappings are
-    /// cleared (rule T1-447).
-    fn dirty_get(&self, range: &DirtyRange, sink: &mut dyn DirtySink) -> Result<(), Errno>;
+    /// mapping, tracking is off. `EFAULT`: `bitmap` can't be reached; the bits of earlier mappings
+    /// are cleared (rule T1-447).
+    fn dirty_get(&self, range: &DirtyRange, bitmap: &mut dyn DirtyBitmap) -> Result<(), Errno>;
 }
 
 /// A container file: groups first, then a backend for them (rules T1-060 to T1-070).

@@ -12,7 +12,7 @@ use super::layout::{
 };
 use super::request;
 use super::user::{UserMemory, fetch, native, store};
-use crate::container::MapDma;
+use crate::container::{DirtyRange, MapDma, UpdateVaddr};
 use crate::prot::Prot;
 
 /// A request to a container file. All numbers are in bytes.
@@ -49,17 +49,6 @@ pub struct GetInfo {
     pub argsz: u32,
 }
 
-/// A new place in memory for a mapping (rule T1-404). Not empty, not wrapping.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UpdateVaddr {
-    /// Where the mapping begins, for devices.
-    pub iova: u64,
-    /// Where the owner sees it from now on.
-    pub vaddr: u64,
-    /// The size of the mapping.
-    pub size: u64,
-}
-
 /// A request to unmap. `iova` and `size` are as the user gave them: whether they are in order is
 /// checked after the first check that needs the container (rules T1-354 to T1-359).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,17 +74,6 @@ pub enum UnmapMode {
     Dirty(Bitmap),
     /// Removes nothing: makes their addresses invalid (rule T1-400).
     Vaddr,
-}
-
-/// A range whose dirty bits are asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DirtyRange {
-    /// The first byte: bit 0 of the bitmap.
-    pub iova: u64,
-    /// How many bytes.
-    pub size: u64,
-    /// What a bit stands for, in bytes; not 0.
-    pub page_size: u64,
 }
 
 impl Command {

@@ -3,12 +3,12 @@
 
 use super::backend::{Backend, FrontEnd};
 use super::bitmap::UserBitmap;
-use super::command::{Command, DirtyRange, Unmap, UnmapMode};
+use super::command::{Command, Unmap, UnmapMode};
 use super::errno::Errno;
-use super::extension::{Kind, check};
+use super::extension::check;
 use super::request;
 use super::user::{UserMemory, native};
-use crate::container::UnmapDma;
+use crate::container::{DirtyRange, Kind, UnmapDma};
 
 /// Answers an ioctl of a container file: request number, argument, and the memory of the caller.
 ///
@@ -64,7 +64,7 @@ pub fn backend_ioctl<B: Backend + ?Sized>(
     match Command::decode(request, arg, user)? {
         Command::GetApiVersion | Command::SetIommu(_) => return Err(Errno::NOTTY),
         Command::CheckExtension(number) => return Ok(check(number, Some(backend))),
-        Command::GetInfo(to) => backend.info(&mut |info| info.write(user, to))?,
+        Command::GetInfo(to) => backend.info()?.write(user, to)?,
         Command::Map(map) => backend.map(&map)?,
         Command::UpdateVaddr(update) => backend.update_vaddr(&update)?,
         Command::Unmap(request) => unmap(backend, user, &request)?,

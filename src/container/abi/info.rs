@@ -1,11 +1,10 @@
-//! The answer to GET_INFO: fixed part and capability chain (rules T1-520 to T1-529).
+//! The answer to GET_INFO: an [`Info`] as fixed part and capability chain (rules T1-520 to T1-529).
 //!
 //! ```text
 //! 0      16 20 24              56        72
 //! | head |co|  | MIGRATION     | DMA_AVAIL | IOVA_RANGE, 16 bytes per range ...
 //! ```
 
-use super::bitmap::MAX_BYTES;
 use super::command::GetInfo;
 use super::errno::Errno;
 use super::layout::{
@@ -13,23 +12,9 @@ use super::layout::{
     CapMigration, INFO_CAPS, INFO_PGSIZES, InfoHead, InfoStruct, RangeStruct, size,
 };
 use super::user::{UserMemory, place, store};
-use crate::addr::IovaRange;
+use crate::container::Info;
 
 use zerocopy::IntoBytes;
-
-/// What a backend offers at one moment (rule T1-584).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Info<'a> {
-    /// One bit per page size that all domains share (rule T1-043).
-    pub page_sizes: u64,
-    /// What a bit of a dirty bitmap stands for, in bytes: the granule, while tracking that of the
-    /// tracking (rules T1-440, T1-527).
-    pub dirty_page_size: u64,
-    /// How many further mappings may be made (rule T1-033).
-    pub free_mappings: u32,
-    /// Usable IOVAs, ascending; empty means no constraint, and no such capability (rule T1-528).
-    pub windows: &'a [IovaRange],
-}
 
 const MIGRATION_AT: u32 = size::<InfoStruct>();
 const DMA_AVAIL_AT: u32 = MIGRATION_AT + size::<CapMigration>();
@@ -39,8 +24,9 @@ const RANGES_AT: u32 = IOVA_RANGE_AT + size::<CapIovaRange>();
 /// How many ranges go to user memory at a time.
 const RANGES: usize = 16;
 
-impl Info<'_> {
-    /// The `argsz` that the whole answer needs, in bytes: 72, or 88 and 16 per range.
+impl Info {
+    /// The `argsz` that the whole answer to GET_INFO needs (Linux ABI), in bytes: 72, or 88 and 16 per
+    /// range.
     ///
     /// # Errors
     ///
@@ -54,7 +40,8 @@ impl Info<'_> {
         RANGES_AT.checked_add(ranges).ok_or(Errno::NOMEM)
     }
 
-    /// Writes the answer where the request wants it, and nothing beyond its `argsz`.
+    /// Writes the answer to GET_INFO where the request wants it (Linux ABI), and nothing beyond its
+    /// `argsz`.
     ///
     /// If that is less than needed, `argsz` of the user's structure becomes what is needed and no
     /// capability is written (rule T1-525). The answer is written from its end to its start.
@@ -104,8 +91,8 @@ impl Info<'_> {
             head: head(CAP_MIGRATION, DMA_AVAIL_AT),
             flags: 0,
             pad: 0,
-            pgsize_bitmap: self.dirty_page_size,
-            max_dirty_bitmap_size: MAX_BYTES,
+            pgsize_bitmap: self.migration.page_size,
+            max_dirty_bitmap_size: self.migration.max_bitmap,
         };
         store(user, address, MIGRATION_AT.into(), &migration)
     }

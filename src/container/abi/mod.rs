@@ -3,13 +3,16 @@
 //! Two halves, each usable alone:
 //!
 //! 1. the **codec**: [`Command::decode`] turns a request number and its argument into a typed,
-//!    checked command, and [`Info::write`], [`Unmap::write_size`], [`UserBitmap`] write the answers. It needs
-//!    no container;
+//!    checked command, and [`Info::write`], [`Unmap::write_size`], [`UserBitmap`] write the answers. It
+//!    needs no container;
 //! 2. the **dispatch**: [`ioctl`] answers every request of a container file, [`backend_ioctl`]
 //!    those of a backend that is there. What is behind them is a trait each: [`FrontEnd`] and
 //!    [`Backend`], implemented for [`Container`](super::Container).
 //!
-//! User memory is reached through [`UserMemory`] only, four methods that the host implements.
+//! User memory is reached through [`UserMemory`] only, four methods that the host implements. What a
+//! request means is said in the types of the container: [`MapDma`](super::MapDma),
+//! [`UnmapDma`](super::UnmapDma), [`UpdateVaddr`](super::UpdateVaddr), [`DirtyRange`](super::DirtyRange),
+//! [`Info`], [`Kind`](super::Kind), [`Extension`](super::Extension).
 //!
 //! ```
 //! use core::cell::RefCell;
@@ -40,7 +43,7 @@
 //! let program = Program(RefCell::new(words.try_into().unwrap()));
 //! assert_eq!(backend_ioctl(&container, &program, request::IOMMU_MAP_DMA, 0), Ok(0));
 //! let again = backend_ioctl(&container, &program, request::IOMMU_MAP_DMA, 0);
-//! assert_eq!(again, Err(Errno(17)), "it is mapped already");
+//! assert_eq!(again, Err(Errno::EXIST), "it is mapped already");
 //! ```
 //!
 //! | file | what |
@@ -51,7 +54,7 @@
 //! | `command.rs` | decoding, with the order of checks |
 //! | `info.rs` | the answer to GET_INFO |
 //! | `bitmap.rs` | dirty bitmaps in user memory |
-//! | `extension.rs` | kinds of containers, answers of CHECK_EXTENSION |
+//! | `extension.rs` | numbers of kinds, answers of CHECK_EXTENSION |
 //! | `backend.rs`, `dispatch.rs` | the traits, and the way from a request to them |
 //! | `container.rs` | [`Backend`] for the container |
 //!
@@ -60,7 +63,9 @@
 //! - Of a request that is wrong in two ways the error is that of the check that the rules put first.
 //! - A request that is refused has changed nothing, neither user memory nor the backend. Exceptions are
 //!   answers that can't be delivered, as in Linux: see [`Unmap::write_size`], [`UserBitmap`], and, for
-//!   memory with a hole, [`Info::write`].
+//!   memory with a hole, [`Info::write`]; and an unmap that ends early, after `EBUSY`, `EIO`, or `EINVAL`
+//!   because a mapping came in between: some mappings are gone then, and the program is not told how
+//!   many bytes (rule T1-369). The typed call tells it: [`UnmapFailed`](super::UnmapFailed).
 //! - Structures may lie at any address: nothing has to be aligned.
 //! - Numbers are in the byte order of the host, bitmaps are little-endian (rule T1-435).
 //! - No lock is taken here, nothing is allocated, and user memory is reached while none is held.
@@ -78,10 +83,11 @@ pub mod request;
 mod user;
 
 pub use backend::{Backend, FrontEnd};
-pub use bitmap::{Bitmap, DirtySink, UserBitmap};
-pub use command::{Command, DirtyRange, GetInfo, Unmap, UnmapMode, UpdateVaddr};
+pub use bitmap::{Bitmap, UserBitmap};
+pub use command::{Command, GetInfo, Unmap, UnmapMode};
 pub use dispatch::{backend_ioctl, ioctl};
 pub use errno::Errno;
-pub use extension::{Extension, Kind};
-pub use info::Info;
 pub use user::{UserFault, UserMemory};
+
+#[cfg(doc)]
+use super::Info;

@@ -2,9 +2,9 @@
 
 /// Container: the version of the API, 0. No argument.
 pub const GET_API_VERSION: u32 = 0x3B64;
-/// Container: whether an [`Extension`](super::Extension) is there; the argument is its number.
+/// Container: whether an [`Extension`](crate::container::Extension) is there; the argument is its number.
 pub const CHECK_EXTENSION: u32 = 0x3B65;
-/// Container: chooses the backend; the argument is the number of a [`Kind`](super::Kind).
+/// Container: chooses the backend; the argument is the number of a [`Kind`](crate::container::Kind).
 pub const SET_IOMMU: u32 = 0x3B66;
 /// Group file: status. Not answered here.
 pub const GROUP_GET_STATUS: u32 = 0x3B67;

@@ -451,7 +451,9 @@ impl Run {
                 // Pages stay where they are pinned: what fits a coarse granule must go on to fit.
                 let odd = self.model.at(page).map_or(0, |(_, mapping)| mapping.vaddr & 1);
                 let vaddr = vaddr | odd;
-                let got = container.update_vaddr(at(page), vaddr * PAGE, pages * PAGE);
+                let request =
+                    UpdateVaddr { iova: at(page), vaddr: vaddr * PAGE, size: pages * PAGE };
+                let got = container.update_vaddr(&request);
                 let want = self.model.update(page, vaddr, pages);
                 same(&errno(&got.map_err(|e| e.errno())), &want)?;
                 want
