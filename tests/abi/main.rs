@@ -4,10 +4,22 @@ mod bitmap;
 mod container;
 mod dirty;
 mod dispatch;
+#[cfg(feature = "sim")]
+mod errnos;
 mod fake;
+#[cfg(feature = "sim")]
+#[path = "../container/fixture.rs"]
+#[expect(dead_code, reason = "the container's own tests need more of it")]
+mod fixture;
 mod info;
 mod map;
 mod memory;
 #[cfg(feature = "sim")]
+mod order;
+#[cfg(feature = "sim")]
+mod route;
+#[cfg(feature = "sim")]
 mod sim;
 mod unmap;
+#[cfg(feature = "sim")]
+mod worlds;
