@@ -7,9 +7,9 @@
 use super::state::{Mapping, State};
 use super::{AttachGroupError, Container, DomainEntry, GroupEntry, Memory, Refused, all_sizes};
 use crate::addr::IovaRange;
-use crate::domain::PagingDomain;
-use crate::driver::Capabilities;
-use crate::group::{Ownership, Refused as NotAttached};
+use crate::domain::{DomainOptions, PagingDomain};
+use crate::driver::{Capabilities, DomainFeatures};
+use crate::group::{Group, Ownership, Refused as NotAttached};
 use crate::list::{Link, List};
 use crate::pool::Shared;
 use crate::reserved::{ReservedKind, ReservedRegions};
@@ -58,17 +58,11 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             None => return Ok(()),
             Some(left) => left,
         };
-        let (instance, aperture) = {
-            let instance = ownership.group().instance().clone();
-            let aperture = instance.geometry().aperture;
-            (instance, aperture)
-        };
-        let made = PagingDomain::new(&instance, self.pool).map_err(AttachGroupError::from);
-        let domain = match made {
+        let domain = match self.new_domain(&mut state, ownership.group()) {
             Ok(domain) => domain,
             Err(error) => return Err(Refused { error, ownership }),
         };
-        state.operations.dom_alloc += 1;
+        let aperture = domain.geometry().aperture;
         let first = state.domains.is_empty();
         let prepared = self.prepare(&state, &domain, aperture, &plan.reserved);
         let filled = prepared.and_then(|filled| {
@@ -155,6 +149,30 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             Some(windows)
         };
         Ok(Plan { entry, reserved, windows })
+    }
+
+    /// Rules T1-160 and T1-164: a domain that enforces cache coherency, if every device of the group
+    /// can; else one that doesn't.
+    fn new_domain(
+        &self,
+        state: &mut State<R>,
+        group: &Group<R>,
+    ) -> Result<Shared<PagingDomain<R>>, AttachGroupError> {
+        let instance = group.instance();
+        let mut options = DomainOptions::default();
+        if instance.capabilities().contains(Capabilities::ENFORCE_COHERENCY) {
+            options.features = DomainFeatures::ENFORCE_COHERENCY;
+            let domain = PagingDomain::with_options(instance, self.pool, &options)?;
+            state.operations.dom_alloc += 1;
+            if group.fits(&domain) {
+                return Ok(domain);
+            }
+            state.operations.dom_free += 1;
+            options.features = DomainFeatures::empty();
+        }
+        let domain = PagingDomain::with_options(instance, self.pool, &options)?;
+        state.operations.dom_alloc += 1;
+        Ok(domain)
     }
 
     /// Rules T1-161 and T1-162: whether the mappings fit a new domain.

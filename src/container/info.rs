@@ -3,6 +3,7 @@
 use super::report::MAX_DIRTY_BITMAP;
 use super::{Container, Kind, Memory};
 use crate::addr::IovaRange;
+use crate::driver::DomainFeatures;
 use crate::error::OutOfMemory;
 use crate::pool::PoolVec;
 use crate::sync::RawLock;
@@ -102,8 +103,12 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         match extension {
             Extension::V1 | Extension::V2 | Extension::UnmapAll => true,
             Extension::Nesting => false,
-            // No unit is asked to enforce it: so only while there is none (rule T1-083).
-            Extension::DmaCoherent => self.state.lock().domains.is_empty(),
+            // Also while there is no domain (rule T1-083).
+            Extension::DmaCoherent => {
+                let enforces = DomainFeatures::ENFORCE_COHERENCY;
+                let state = self.state.lock();
+                state.domains.iter().all(|entry| entry.domain.features().contains(enforces))
+            }
             Extension::UpdateVaddr => self.state.lock().emulated.is_empty(),
         }
     }

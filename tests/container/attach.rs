@@ -1,8 +1,8 @@
 //! attach_group and detach_group: costs of the table in section 16.1, order of checks, undo.
 
 use iommu::addr::{Iova, IovaRange, PageSizes};
-use iommu::container::{AttachGroupError, MapDma, Options, PinError, UnmapDma};
-use iommu::driver::Left;
+use iommu::container::{AttachGroupError, Extension, MapDma, Options, PinError, UnmapDma};
+use iommu::driver::{Capabilities, DomainFeatures, EndpointId, Left};
 use iommu::error::AttachError;
 use iommu::prot::Prot;
 use iommu::reserved::{ReservedKind, ReservedRegion, ReservedRegions};
@@ -278,7 +278,7 @@ fn closing_with_everything_attached_leaves_nothing() {
     let World { pool, registry, units, container, memory, .. } = world;
     drop(container);
     assert_eq!(memory.pins(), 0);
-    let endpoint = iommu::driver::EndpointId(endpoint);
+    let endpoint = EndpointId(endpoint);
     let read = iommu::fault::Access::READ;
     assert!(units[0].0.reach(endpoint, Iova(0x10_0000), read).is_err());
     drop((registry, units));
@@ -313,4 +313,34 @@ fn what_the_unit_keeps_on_a_domain_is_never_unpinned_under_it() {
     assert!(world.reaches(0, endpoint, 0x10_0000).is_some(), "the unit did not obey");
     assert!(world.container.unmap_dma(&UnmapDma::All).is_err());
     assert_eq!(world.memory.pins(), 2);
+}
+
+#[test]
+fn coherency_is_enforced_where_every_device_of_the_first_group_can() {
+    // T1-083, T1-146, T1-164, T1-608, T1-609: the cost of a group that can't is one domain more
+    let capabilities = Capabilities::MMIO | Capabilities::ENFORCE_COHERENCY;
+    let world = World::with(vec![SimConfig { capabilities, ..SimConfig::default() }]);
+    let coherent = || world.container.check_extension(Extension::DmaCoherent);
+    assert!(coherent(), "no domain");
+    world.attached(0);
+    assert!(coherent());
+    let (ownership, endpoint) = world.group(0);
+    world.units[0].0.lacks(EndpointId(endpoint), DomainFeatures::ENFORCE_COHERENCY);
+    let unable = ownership.group().id();
+    let cost = world.cost(|| world.container.attach_group(ownership).unwrap());
+    assert_eq!((shape(cost), coherent()), ([2, 1, 1, 0, 1], false));
+    let (ownership, _) = world.group(0);
+    let able = ownership.group().id();
+    let cost = world.cost(|| world.container.attach_group(ownership).unwrap());
+    assert_eq!(shape(cost), [0, 1, 0, 0, 0], "it joins the newest domain that takes it");
+    for group in [unable, able] {
+        drop(world.container.detach_group(group));
+    }
+    assert!(coherent());
+    world.container.check_invariants().unwrap();
+
+    let world = World::new(1);
+    world.attached(0);
+    let coherent = world.container.check_extension(Extension::DmaCoherent);
+    assert!(!coherent, "a unit that can't");
 }
