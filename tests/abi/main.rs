@@ -11,6 +11,8 @@ mod fake;
 #[path = "../container/fixture.rs"]
 #[expect(dead_code, reason = "the container's own tests need more of it")]
 mod fixture;
+#[cfg(feature = "sim")]
+mod front;
 mod info;
 mod map;
 mod memory;

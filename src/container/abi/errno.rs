@@ -6,7 +6,7 @@ use super::user::UserFault;
 use crate::container::{
     AttachGroupError, DirtyError, MapDmaError, UnmapDmaError, UnmapFailed, UpdateVaddrError,
 };
-use crate::error::{OutOfMemory, errno};
+use crate::error::{ClaimError, OutOfMemory, errno};
 
 /// An errno of Linux (asm-generic), as a positive number: the host answers the call with its
 /// negative.
@@ -74,5 +74,5 @@ macro_rules! from_errors {
     )+};
 }
 
-from_errors!(AttachGroupError, DirtyError, MapDmaError, OutOfMemory);
+from_errors!(AttachGroupError, ClaimError, DirtyError, MapDmaError, OutOfMemory);
 from_errors!(UnmapDmaError, UnmapFailed, UpdateVaddrError);
