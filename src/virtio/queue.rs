@@ -141,6 +141,13 @@ impl SplitQueue {
         self.size / self.kind.descriptors()
     }
 
+    /// Asks the device for an interrupt when it is done with a chain, or for none. It knows at the
+    /// next notify.
+    pub(crate) fn ask_for_interrupts(&mut self, ask: bool) {
+        let flags = if ask { 0 } else { AVAIL_F_NO_INTERRUPT };
+        self.ring.write_u16(avail_offset(self.size), flags);
+    }
+
     /// Takes a free chain; its buffers are the caller's until [`push`](Self::push).
     pub(crate) fn reserve(&mut self) -> Option<u16> {
         self.free.pop()

@@ -99,8 +99,9 @@ pub struct Options {
     pub interrupts: bool,
     /// Whether the device raises an interrupt when requests are done, so that a task can sleep until
     /// it is worth to ask a started map or unmap
-    /// ([`PagingDomain::start_map`](crate::domain::PagingDomain::start_map)). Calls that wait don't
-    /// use it, and raise it for nothing.
+    /// ([`PagingDomain::start_map`](crate::domain::PagingDomain::start_map)). Ask once more after you
+    /// began to listen and before you sleep, or the interrupt may be gone already. Calls that wait
+    /// don't use it, and ask the device for none.
     pub request_interrupts: bool,
     /// Whether the IOMMU's own accesses to its queues reach memory at the addresses that
     /// [`Platform::alloc_dma`] gives, even where the device asks for `VIRTIO_F_ACCESS_PLATFORM`.
@@ -231,7 +232,8 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
 
     /// Reads what an interrupt of the device was about and lowers its line. Takes no lock, so an
     /// interrupt handler may call it; on `QUEUE` let a task call
-    /// [`take_faults`](crate::driver::Driver::take_faults), on `CONFIG` [`check`](Self::check).
+    /// [`take_faults`](crate::driver::Driver::take_faults) and poll what was started, on `CONFIG`
+    /// [`check`](Self::check).
     pub fn take_interrupt(&self) -> InterruptStatus {
         self.transport.take_interrupt()
     }
@@ -319,7 +321,8 @@ impl<P: Platform, T: Transport, R: RawLock> fmt::Debug for VirtioIommu<P, T, R> 
 }
 
 fn unit<'a, P, T>(platform: &'a P, transport: &'a T, options: &Options) -> Unit<'a, P, T> {
-    Unit { platform, transport, limit_ns: options.wait_limit_ns }
+    let (limit_ns, interrupts) = (options.wait_limit_ns, options.request_interrupts);
+    Unit { platform, transport, limit_ns, interrupts }
 }
 
 /// Accepts what we use of what is offered. `BYPASS` never: it would free unattached endpoints.

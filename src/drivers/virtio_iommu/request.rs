@@ -89,6 +89,8 @@ pub(super) struct Unit<'a, P, T> {
     pub(super) transport: &'a T,
     /// How long one batch may take.
     pub(super) limit_ns: u64,
+    /// Whether the device raises an interrupt when something that was started is done.
+    pub(super) interrupts: bool,
 }
 
 /// The request queue, its slots, and what was sent.
@@ -110,7 +112,7 @@ pub(super) struct Requests {
 
 /// The wait for one batch. The limit counts from the first look that found nothing, and is not
 /// extended by completions: a device that trickles them can't hold the lock longer.
-struct Wait {
+pub(super) struct Wait {
     deadline: Option<Deadline>,
     next_check_ns: u64,
 }
@@ -203,7 +205,7 @@ impl Requests {
         unmap: bool,
     ) -> Result<Option<(Ticket, usize)>, Dead> {
         self.look(unit)?;
-        let ticket = self.tickets.open(unit.platform, unit.limit_ns, unmap);
+        let ticket = self.tickets.open(Wait::started(unit), unmap);
         let Some(ticket) = ticket else { return Ok(None) };
         let sent = self.submit(unit, requests, Some(ticket));
         if sent == 0 {
@@ -219,15 +221,15 @@ impl Requests {
         &mut self,
         unit: &Unit<'_, P, T>,
     ) -> Result<(), Dead> {
-        let late = self.tickets.overdue(unit.platform);
+        let verdict = self.tickets.look(unit);
         // After the clock, so that a CPU that slept past the deadline still looks once more.
         while let Some(used) = self.queue.pop(unit.platform).map_err(Dead::Ring)? {
             self.take_in(used)?;
         }
-        if late && self.tickets.overdue(unit.platform) {
-            return Err(Dead::TimedOut);
+        match verdict {
+            Err((ticket, dead)) if self.tickets.is_out(ticket) => Err(dead),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Waits until no started request is out.
@@ -289,7 +291,7 @@ impl Requests {
             let writable = Segment { at: self.slots.device(slot + TAIL_OFFSET), len: TAIL_LEN };
             self.queue.push(chain, Some(readable), writable);
         }
-        self.publish(unit);
+        self.publish(unit, owner.is_some());
         sent
     }
 
@@ -336,7 +338,7 @@ impl Requests {
         let readable = Segment { at: self.probe.device(0), len: PROBE_REPLY as u32 };
         let len = self.probe_size + TAIL_LEN;
         self.queue.push(chain, Some(readable), Segment { at: self.probe.device(PROBE_REPLY), len });
-        self.publish(unit);
+        self.publish(unit, false);
         let used = self.wait(unit, &mut Wait::new())?;
         let answer = Answer::new(used.len, len, Status(self.probe.read_u8(tail)));
         self.counters.refused += u64::from(answer != Answer::Done);
@@ -349,7 +351,9 @@ impl Requests {
         (self.probe_size as usize, read)
     }
 
-    fn publish<P: Platform, T: Transport>(&mut self, unit: &Unit<'_, P, T>) {
+    /// Shows the device what was pushed. It is asked for interrupts only if nobody waits.
+    fn publish<P: Platform, T: Transport>(&mut self, unit: &Unit<'_, P, T>, started: bool) {
+        self.queue.ask_for_interrupts(started && unit.interrupts);
         if self.queue.publish(unit.platform) {
             unit.transport.notify(REQUEST_QUEUE);
             self.counters.notifies += 1;
@@ -427,8 +431,16 @@ impl Wait {
         Self { deadline: None, next_check_ns: FIRST_STATUS_CHECK_NS }
     }
 
+    /// A wait whose limit counts from now.
+    fn started<P: Platform, T: Transport>(unit: &Unit<'_, P, T>) -> Self {
+        Self { deadline: Some(Deadline::start(unit.platform, unit.limit_ns)), ..Self::new() }
+    }
+
     /// Whether there is hope: the limit is not over, and the device did not give up.
-    fn look<P: Platform, T: Transport>(&mut self, unit: &Unit<'_, P, T>) -> Result<(), Dead> {
+    pub(super) fn look<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+    ) -> Result<(), Dead> {
         let start = || Deadline::start(unit.platform, unit.limit_ns);
         let elapsed_ns = self.deadline.get_or_insert_with(start).elapsed_ns(unit.platform);
         if elapsed_ns.is_none_or(|elapsed_ns| elapsed_ns >= self.next_check_ns) {

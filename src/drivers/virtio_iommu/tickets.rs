@@ -2,12 +2,12 @@
 //!
 //! Lock: that of the request queue, which owns the table.
 
-use super::request::{Answer, Dead};
+use super::request::{Answer, Dead, Unit, Wait};
 use super::wire::Status;
 use crate::driver::{Progress, Ticket};
 use crate::error::MapError;
 use crate::platform::Platform;
-use crate::virtio::Deadline;
+use crate::virtio::transport::Transport;
 
 /// How many batches may be out at a time. More are told to wait.
 pub(super) const MAX_TICKETS: usize = 16;
@@ -24,21 +24,15 @@ struct Batch {
     /// Whether anything but OK ends the trust in the device.
     unmap: bool,
     worst: Option<MapError>,
-    deadline: Deadline,
+    wait: Wait,
 }
 
 impl Tickets {
     /// Takes a place for a batch, if there is one.
-    pub(super) fn open<P: Platform>(
-        &mut self,
-        platform: &P,
-        limit_ns: u64,
-        unmap: bool,
-    ) -> Option<Ticket> {
+    pub(super) fn open(&mut self, wait: Wait, unmap: bool) -> Option<Ticket> {
         let place = self.batches.iter().position(Option::is_none)?;
-        let deadline = Deadline::start(platform, limit_ns);
         if let Some(batch) = self.batches.get_mut(place) {
-            *batch = Some(Batch { out: 0, unmap, worst: None, deadline });
+            *batch = Some(Batch { out: 0, unmap, worst: None, wait });
         }
         Some(Ticket(place as u32))
     }
@@ -85,10 +79,25 @@ impl Tickets {
         worst.map_or(Progress::Done, Progress::Refused)
     }
 
-    /// Whether a batch has been out for longer than its limit.
-    pub(super) fn overdue<P: Platform>(&self, platform: &P) -> bool {
-        let late = |batch: &Batch| batch.out > 0 && batch.deadline.elapsed_ns(platform).is_none();
-        self.batches.iter().flatten().any(late)
+    /// Whether there is hope for every batch that is out; if not, for which one and why.
+    pub(super) fn look<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+    ) -> Result<(), (Ticket, Dead)> {
+        for (place, slot) in self.batches.iter_mut().enumerate() {
+            if let Some(batch) = slot
+                && batch.out > 0
+            {
+                batch.wait.look(unit).map_err(|dead| (Ticket(place as u32), dead))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether requests of a batch have no answer.
+    pub(super) fn is_out(&self, ticket: Ticket) -> bool {
+        let batch = self.batches.get(ticket.0 as usize).and_then(Option::as_ref);
+        batch.is_some_and(|batch| batch.out > 0)
     }
 
     fn batch(&mut self, ticket: Ticket) -> Option<&mut Batch> {

@@ -150,3 +150,54 @@ fn what_is_not_sent_in_one_request_is_left_to_the_call_that_waits() {
     let ranges = [IovaRange::ALL];
     assert_eq!(rig.unit.start(&space.view(), Work::Unmap(&ranges)), Start::Unsupported);
 }
+
+#[test]
+fn a_device_that_breaks_the_rules_ends_all_that_was_started() {
+    let lies = [Lie::NoAnswer, Lie::NeedsReset, Lie::UsedId(1), Lie::Twice, Lie::UsedJump(0xfffe)];
+    for lie in lies {
+        let rig = start(FakeConfig { delay: 20, ..FakeConfig::default() }, QUICK).unwrap();
+        let mut space = rig.space();
+        rig.attach(&[ONE], &mut space).unwrap();
+        rig.machine.lie(0, lie);
+        let runs = scattered(6);
+        let tickets: Vec<_> = runs.chunks(2).map(|two| begin(&rig, &space, two).0).collect();
+        let clock = rig.machine.clock_ns();
+        for ticket in tickets {
+            assert_eq!(finish(&rig, ticket).0, Progress::Failed, "{lie:?}");
+        }
+        let waited = rig.machine.clock_ns() - clock;
+        assert!(waited <= QUICK.wait_limit_ns + 100_000, "{lie:?}: {waited} ns, in fake time");
+        assert_eq!(rig.unit.health(), Health::Poisoned, "{lie:?}");
+        assert!(rig.machine.status().is_empty(), "{lie:?}: the device was reset");
+        assert_eq!(rig.reads(ONE, 0x10_0000), Err(0), "{lie:?}");
+    }
+}
+
+#[test]
+fn a_device_that_gave_up_is_found_before_the_limit() {
+    let (rig, space) = slow(20); // the limit is a second
+    rig.machine.lie(0, Lie::NeedsReset);
+    let (ticket, _) = begin(&rig, &space, &scattered(1));
+    let (clock, accesses) = (rig.machine.clock_ns(), rig.machine.register_accesses());
+    assert_eq!(finish(&rig, ticket).0, Progress::Failed);
+    assert!(rig.machine.clock_ns() - clock < 10_000_000, "in fake time");
+    let accesses = rig.machine.register_accesses() - accesses;
+    assert!(accesses <= 6, "{accesses}: it is asked rarely, because asking is an exit");
+}
+
+#[test]
+fn an_interrupt_is_asked_for_while_something_started_is_out() {
+    let loud = Options { request_interrupts: true, ..QUICK };
+    for (options, wanted) in [(loud, [0, 1]), (QUICK, [1, 1])] {
+        let config = FakeConfig { delay: 20, ..FakeConfig::default() };
+        let rig = start(config, options).unwrap();
+        let mut space = rig.space();
+        rig.attach(&[ONE], &mut space).unwrap();
+        let runs = scattered(2);
+        let (ticket, _) = begin(&rig, &space, &runs[..1]);
+        assert_eq!(rig.machine.available_flags(), wanted);
+        assert_eq!(finish(&rig, ticket).0, Progress::Done);
+        rig.unit.map(&space.view(), &runs[1..]).unwrap();
+        assert_eq!(rig.machine.available_flags(), [1, wanted[1]], "who waits polls");
+    }
+}

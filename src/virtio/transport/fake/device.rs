@@ -23,6 +23,12 @@ pub(super) struct Queue {
     pub(super) notifies: u64,
 }
 
+impl Queue {
+    pub(super) fn indexes(&self) -> [u16; 2] {
+        [self.taken, self.used]
+    }
+}
+
 /// A chain that the device took from a ring.
 struct Chain {
     head: u16,

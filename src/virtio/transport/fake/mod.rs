@@ -210,6 +210,11 @@ impl FakeMachine {
         device.isr |= 2;
     }
 
+    /// Changes the bypass byte from the device's side.
+    pub fn set_bypass(&self, bypass: u8) {
+        self.state().device.bypass = bypass;
+    }
+
     /// Plans a lie for the `n`-th request from now; 0 is the next one.
     pub fn lie(&self, n: u64, lie: Lie) {
         self.state().device.lies.push_back((n, lie));
@@ -242,6 +247,11 @@ impl FakeMachine {
     #[must_use]
     pub fn register_accesses(&self) -> u64 {
         self.state().register_accesses
+    }
+
+    /// Lets time pass: one look at the clock.
+    pub fn tick(&self) {
+        self.state().tick();
     }
 
     /// The clock, without moving it.
@@ -279,6 +289,13 @@ impl FakeMachine {
     pub fn available_flags(&self) -> [u16; 2] {
         let State { memory, device, .. } = &*self.state();
         [REQUESTS, EVENTS].map(|queue| device.available_flags(memory, queue))
+    }
+
+    /// How far the device is in the rings of the request queue: the next available entry, and the
+    /// used index.
+    #[must_use]
+    pub fn indexes(&self) -> [u16; 2] {
+        self.state().device.queues[REQUESTS].indexes()
     }
 
     /// The domain that the device has the endpoint on.
