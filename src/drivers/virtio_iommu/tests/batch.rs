@@ -1,7 +1,11 @@
 //! Batches: how many requests and notifies, ring wrap, undo of a map, the whole address space.
 
 use super::*;
+use crate::device::DeviceId;
+use crate::domain::PagingDomain;
 use crate::driver::{Counters, Health};
+use crate::group::{Group, OwnerId};
+use crate::registry::{DeviceInfo, Registry};
 use crate::virtio::transport::fake::Lie;
 
 fn attached() -> (Rig, Space) {
@@ -47,6 +51,7 @@ fn indexes_wrap_after_65536_requests() {
     let counters = rig.unit.counters();
     assert_eq!(counters.map + counters.unmap, 70_000);
     assert_eq!(rig.machine.take_log().len(), 70_000);
+    assert_eq!(rig.machine.indexes(), [70_001_u32 as u16; 2], "available and used, both wrapped");
 }
 
 #[test]
@@ -153,4 +158,35 @@ fn no_request_names_the_whole_64_bit_space() {
     rig.unmap(&space, &[IovaRange::ALL]).unwrap();
     assert_eq!(rig.machine.mappings(space.id), []);
     assert_eq!(rig.kinds(), [3, 3, 4, 4]);
+}
+
+#[test]
+fn what_is_contiguous_is_one_request() {
+    // Through the core, which cuts and joins.
+    let rig = Rig::new();
+    let machine = rig.machine.clone();
+    let registry = Registry::new(&POOL);
+    let instance = registry.add_instance(rig.unit).unwrap();
+    let info = DeviceInfo { id: DeviceId(1), endpoints: &[ONE], with: None };
+    let group = registry.add_device(&instance, &info).unwrap();
+    let domain = PagingDomain::new(&instance, &POOL).unwrap();
+    let attached = Group::claim(&group, OwnerId(1)).unwrap().attach(&domain).unwrap();
+    let two_mib = range(0x20_0000, 0x20_0000);
+    let before = instance.counters();
+    domain.map(two_mib, PhysAddr(0x8000_0000), Prot::RW).unwrap();
+    let one = Counters { map: 1, notifies: 1, ..Counters::default() };
+    assert_eq!(instance.counters().since(&before), one);
+    assert_eq!(machine.translate(ONE, 0x3f_fff8, true), Ok(0x801f_fff8));
+
+    // Adjacent mappings, made one by one, go in one UNMAP.
+    for n in 0..512 {
+        let page = range(0x40_0000 + n * 0x1000, 0x1000);
+        domain.map(page, PhysAddr(0x9000_0000 + n * 0x3000), Prot::RW).unwrap();
+    }
+    let before = instance.counters();
+    assert_eq!(domain.unmap(range(0x20_0000, 0x40_0000)), Ok(0x40_0000));
+    let one = Counters { unmap: 1, notifies: 1, ..Counters::default() };
+    assert_eq!(instance.counters().since(&before), one);
+    assert_eq!(machine.mappings(domain.id()), []);
+    drop(attached);
 }

@@ -5,6 +5,7 @@ use std::vec;
 use super::*;
 use crate::driver::Health;
 use crate::fault::{Access, DriverFault, FaultReason};
+use crate::virtio::transport::InterruptStatus;
 
 #[rustfmt::skip]
 const WRITE_FAULT: [u8; 24] = [
@@ -115,4 +116,37 @@ fn the_sink_may_use_the_driver() {
     let mut seen = 0;
     rig.unit.take_faults(&mut |_| seen = rig.unit.counters().faults);
     assert_eq!(seen, 1);
+}
+
+#[test]
+fn a_flood_that_goes_on_does_not_hold_the_drain() {
+    // Rule 11.7: the device reports anew while records are handed out
+    let config = FakeConfig { queue_sizes: [256, 16], ..FakeConfig::default() };
+    let rig = start(config, QUICK).unwrap();
+    (0..8).for_each(|_| rig.machine.event(&WRITE_FAULT, 24));
+    let mut seen = 0;
+    rig.unit.take_faults(&mut |_| {
+        seen += 1;
+        rig.machine.event(&WRITE_FAULT, 24);
+    });
+    assert_eq!(seen, 16, "at most a queue full");
+    assert_eq!(rig.unit.health(), Health::Good);
+}
+
+#[test]
+fn a_config_change_and_a_used_buffer_are_told_apart() {
+    let options = Options { interrupts: true, ..QUICK };
+    let rig = start(FakeConfig::default(), options).unwrap();
+    let _ = rig.unit.take_interrupt();
+    assert_eq!(rig.unit.take_interrupt(), InterruptStatus::empty(), "it was taken");
+    rig.machine.event(&WRITE_FAULT, 24);
+    assert_eq!(rig.unit.take_interrupt(), InterruptStatus::QUEUE);
+    rig.machine.change_config(|_| ());
+    assert_eq!(rig.unit.take_interrupt(), InterruptStatus::CONFIG);
+    rig.machine.event(&WRITE_FAULT, 24);
+    rig.machine.give_up();
+    assert_eq!(rig.unit.take_interrupt(), InterruptStatus::all());
+    assert_eq!(drain(&rig).0.len(), 2, "for QUEUE");
+    rig.unit.check(); // for CONFIG
+    assert_eq!(rig.unit.health(), Health::Poisoned);
 }

@@ -1,8 +1,10 @@
 //! Start-up: what is refused and with what error, what is accepted, and the way out of bypass.
 
+use std::vec;
+
 use super::super::{ConfigField, Features};
 use super::*;
-use crate::driver::Health;
+use crate::driver::{Health, Progress, Start, Work};
 use crate::virtio::DeviceStatus;
 use crate::virtio::transport::TransportError;
 
@@ -124,6 +126,8 @@ fn a_configuration_that_makes_no_sense_is_refused() {
 #[test]
 fn a_granule_up_to_the_system_page_is_taken() {
     // C-276
+    let two = FakeConfig { page_size_mask: 0x20_1000, ..config() }; // cloud-hypervisor
+    assert_eq!(start(two, QUICK).unwrap().unit.geometry().page_sizes.granule(), 0x1000);
     let large = FakeConfig { page_size_mask: !0x3fff, system_page: 0x1_0000, ..config() };
     let rig = start(large, QUICK).unwrap();
     assert_eq!(rig.unit.geometry().page_sizes.granule(), 0x4000);
@@ -214,4 +218,87 @@ fn interrupts_are_asked_for_only_by_the_option() {
     let options = Options { request_interrupts: true, ..QUICK };
     let tasks = start(config(), options).unwrap();
     assert_eq!(tasks.machine.available_flags(), [0, 1], "for requests");
+}
+
+#[test]
+fn features_that_contradict_each_other_do_no_harm() {
+    let required = 1 << 32 | 1 << 2;
+    let cases = [
+        !(1 << 33),                   // everything at once: both bypass rules, packed rings
+        required | 1 << 3 | 1 << 6,   // BYPASS and BYPASS_CONFIG
+        required | 1 << 3,            // only the old rule: not accepted, so blocked
+        required | 1 << 5,            // device memory and nothing else
+        required | 1 << 34 | 1 << 29, // ring formats that we don't speak
+    ];
+    for features in cases {
+        let bypass = u8::from(features & 1 << 6 != 0);
+        let config = FakeConfig { features, bypass, ..config() };
+        let rig = start(config, QUICK).unwrap();
+        assert_eq!(rig.machine.accepted_features() & !0x1_0000_0077, 0, "{features:#x}");
+        assert_eq!(rig.reads(ONE, 0x1000), Err(0), "{features:#x}");
+        let mut space = rig.space();
+        rig.attach(&[ONE], &mut space).unwrap();
+        rig.map(&mut space, &[page(0x1000, 0x8000)]).unwrap();
+        assert_eq!(rig.reads(ONE, 0x1000), Ok(0x8000), "{features:#x}");
+    }
+    // PROBE without room for an answer; a range of ids without one for a domain.
+    let nothing =
+        FakeConfig { probe_size: 0, properties: vec![], domain_range: (5, 5), ..config() };
+    let rig = start(nothing, QUICK).unwrap();
+    assert!(rig.unit.probe(ONE).is_ok());
+    assert_eq!(
+        rig.unit.alloc_domain(DomainFeatures::empty()).map_err(|error| error.errno()),
+        Err(28)
+    );
+}
+
+#[test]
+fn a_device_may_give_up_at_any_moment() {
+    // DEVICE_NEEDS_RESET at each register access of a whole life
+    let (mut refused, mut poisoned, mut unseen) = (0, 0, 0);
+    for n in 0.. {
+        let machine = FakeMachine::new(FakeConfig { delay: 2, ..config() });
+        machine.give_up_at(n);
+        let unit = VirtioIommu::new(machine.clone(), machine.transport(), &POOL, QUICK);
+        let Ok(unit) = unit else {
+            refused += 1;
+            assert_eq!(machine.pages(), 0, "at {n}");
+            continue;
+        };
+        let rig = Rig { machine: machine.clone(), unit };
+        let mut space = rig.space();
+        let _ = rig.unit.probe(ONE);
+        let _ = rig.attach(&[ONE, TWO], &mut space);
+        let mapped = rig.map(&mut space, &scattered(200));
+        let run = page(0x9000_0000, 0);
+        space.mappings.insert(run.range, Target { phys: run.phys, prot: run.prot }).unwrap();
+        let started = match rig.unit.start(&space.view(), Work::Map(&[run])) {
+            Start::Started { ticket, .. } => loop {
+                match rig.unit.progress(ticket) {
+                    Progress::Pending => {}
+                    end => break end,
+                }
+            },
+            _ => Progress::Failed,
+        };
+        let gone = rig.unmap(&space, &[scattered(1)[0].range]);
+        rig.unit.take_faults(&mut |_| ());
+        rig.unit.check();
+        if rig.unit.health() == Health::Poisoned {
+            poisoned += 1;
+            assert_eq!(rig.reads(ONE, 0x10_2000), Err(0), "at {n}");
+        } else {
+            unseen += 1;
+            assert_eq!((mapped, started, gone), (Ok(()), Progress::Done, Ok(())), "at {n}");
+        }
+        let pages = machine.pages();
+        drop(rig);
+        // If it gives up in the very moment of the reset, that one is not confirmed.
+        let confirmed = machine.status().is_empty();
+        assert_eq!(machine.pages(), if confirmed { 0 } else { pages }, "at {n}");
+        if unseen > 3 {
+            break; // past the last access
+        }
+    }
+    assert!(refused > 10 && poisoned > 5, "{refused} refused, {poisoned} poisoned");
 }

@@ -6,7 +6,7 @@ use crate::error::{AttachError, DomainError, ProbeError};
 use crate::virtio::transport::fake::Lie;
 
 /// Lies that end the instance.
-const DEADLY: [Lie; 9] = [
+const DEADLY: [Lie; 12] = [
     Lie::NoAnswer,
     Lie::NeedsReset,
     Lie::UsedId(1),        // inside a chain
@@ -16,6 +16,10 @@ const DEADLY: [Lie; 9] = [
     Lie::UsedId(u32::MAX),
     Lie::Twice,
     Lie::UsedJump(0x8000),
+    Lie::UsedJump(0xfffe), // one back
+    Lie::UsedJump(0xfe00), // far back
+    // The index set to the end of its range, and an entry before it.
+    Lie::RingWrite { at: 0, bytes: [0, 0, 0xff, 0xff, 0, 0, 0, 0] },
 ];
 
 /// Lies about one answer: the request failed, the instance lives.
@@ -209,4 +213,55 @@ fn a_poisoned_device_that_confirms_no_reset_keeps_its_memory() {
     let pages = machine.pages();
     drop(rig);
     assert_eq!(machine.pages(), pages);
+}
+
+#[test]
+fn an_answer_after_the_driver_gave_up_lands_in_memory_that_was_kept() {
+    // The reset is not confirmed, and then the device goes on: the fake panics if it is sent to
+    // memory that went back.
+    let rig = start(FakeConfig { delay: 6_000, ..FakeConfig::default() }, QUICK).unwrap();
+    let machine = rig.machine.clone();
+    machine.configure(|config| config.ignore_reset = true);
+    rig.attach(&[ONE], &mut rig.space()).unwrap_err();
+    assert_eq!(rig.unit.health(), Health::Poisoned);
+    let pages = machine.pages();
+    drop(rig);
+    (0..10_000).for_each(|_| machine.tick());
+    assert_eq!(machine.take_log().len(), 1, "it did the request");
+    assert_eq!(machine.pages(), pages);
+
+    // Confirmed: there is nothing left that it could reach.
+    let rig = start(FakeConfig { delay: 6_000, ..FakeConfig::default() }, QUICK).unwrap();
+    let machine = rig.machine.clone();
+    rig.attach(&[ONE], &mut rig.space()).unwrap_err();
+    drop(rig);
+    (0..10_000).for_each(|_| machine.tick());
+    assert_eq!((machine.take_log().len(), machine.pages()), (0, 0));
+}
+
+#[test]
+fn a_configuration_that_changes_later_is_not_believed() {
+    let rig = Rig::new();
+    let (mut space, mut blocking) = (rig.space(), rig.blocking());
+    rig.attach(&[ONE], &mut blocking).unwrap();
+    let (geometry, config) = (rig.unit.geometry(), *rig.unit.config());
+    rig.machine.change_config(|config| {
+        config.page_size_mask = 0;
+        config.input_range = (9, 3);
+        config.domain_range = (9, 3);
+        config.probe_size = 40; // its answers are shorter now
+        config.properties.truncate(24);
+    });
+    rig.machine.set_bypass(1);
+    assert_eq!((rig.unit.geometry(), *rig.unit.config()), (geometry, config));
+    assert_eq!(rig.reads(ONE, 0x1000), Err(2), "blocked by a domain, not by the byte");
+    assert_eq!(rig.unit.probe(ONE).err(), Some(ProbeError::Io), "a wrong length");
+    rig.attach(&[TWO], &mut space).unwrap();
+    rig.map(&mut space, &scattered(3)).unwrap();
+    assert_eq!(rig.unit.health(), Health::Good);
+    // Answers that are longer than their buffer: a device gives up, or it would write behind it.
+    rig.machine.change_config(|config| config.probe_size = 0x1_0000);
+    assert_eq!(rig.unit.probe(ONE).err(), Some(ProbeError::Io));
+    rig.machine.set_bypass(0); // what it does in bypass after its reset is its own
+    assert_gone(&rig, Lie::NeedsReset);
 }

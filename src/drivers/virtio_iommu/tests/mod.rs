@@ -3,6 +3,7 @@
 mod attach;
 mod batch;
 mod core_moves;
+mod documented;
 mod events;
 mod identity;
 mod init;

@@ -4,6 +4,7 @@ use std::vec;
 
 use super::super::probe::parse;
 use super::*;
+use crate::driver::{Progress, Start, Work};
 use crate::error::ProbeError;
 use crate::reserved::{MAX_RESERVED, ReservedKind, ReservedRegion, ReservedRegions};
 
@@ -138,4 +139,74 @@ fn an_answer_of_any_believable_size_is_taken() {
         let wanted = if probe_size < 24 { SOFTWARE } else { (0, 0xfff, ReservedKind::Msi) };
         assert_eq!(list(&rig.unit.probe(ONE).unwrap()), [wanted], "probe_size {probe_size}");
     }
+}
+
+/// Keeps the warnings of each thread; only where the crate logs through `log`.
+#[cfg(all(feature = "log", not(feature = "defmt")))]
+mod warnings {
+    use std::cell::RefCell;
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    std::thread_local!(static SEEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
+
+    struct Keep;
+
+    impl log::Log for Keep {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            SEEN.with(|seen| seen.borrow_mut().push(record.args().to_string()));
+        }
+
+        fn flush(&self) {}
+    }
+
+    pub(super) fn of(what: impl FnOnce()) -> Vec<String> {
+        let _ = log::set_logger(&Keep); // another test may have
+        log::set_max_level(log::LevelFilter::Warn);
+        SEEN.with(|seen| seen.borrow_mut().clear());
+        what();
+        SEEN.with(RefCell::take)
+    }
+}
+
+#[test]
+#[cfg(all(feature = "log", not(feature = "defmt")))]
+fn an_unknown_kind_of_region_is_warned_of() {
+    // C-277
+    let parsed = |subtype| move || drop(parse_bytes(&resv_mem(1, subtype, 0x9000, 0x9fff)));
+    assert_eq!(warnings::of(parsed(0)).len() + warnings::of(parsed(1)).len(), 0);
+    assert_eq!(warnings::of(parsed(200)), ["iommu: region 36864..=40959 is reserved as kind 200"]);
+}
+
+#[test]
+fn a_list_that_does_not_fit_is_an_error() {
+    // virtio-iommu section 5: QEMU answers INVAL to more regions than probe_size holds
+    let properties = vec![0; 65];
+    let config = FakeConfig { probe_size: 64, properties, ..FakeConfig::default() };
+    let rig = start(config, QUICK).unwrap();
+    assert_eq!(rig.unit.probe(ONE).err(), Some(ProbeError::Io));
+    assert_eq!(rig.unit.health(), crate::driver::Health::Good);
+}
+
+#[test]
+fn a_probe_is_the_last_request_of_its_notify() {
+    // virtio-iommu section 4: QEMU before 7.2.5 garbles what follows a PROBE in a batch
+    let rig = start(FakeConfig { delay: 9, ..FakeConfig::default() }, QUICK).unwrap();
+    let mut space = rig.space();
+    rig.attach(&[ONE], &mut space).unwrap();
+    let Start::Started { ticket, .. } = rig.unit.start(&space.view(), Work::Map(&scattered(2)))
+    else {
+        panic!("there is room")
+    };
+    let before = rig.machine.notifies();
+    rig.unit.probe(ONE).unwrap();
+    assert_eq!(rig.machine.notifies() - before, 1);
+    rig.map(&mut space, &[page(0x9000_0000, 0)]).unwrap();
+    assert_eq!(rig.unit.progress(ticket), Progress::Done);
+    assert_eq!(rig.kinds(), [1, 3, 3, 5, 3]);
+    assert_eq!(rig.machine.notifies() - before, 2, "the last MAP has a notify of its own");
 }
