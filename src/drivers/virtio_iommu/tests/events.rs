@@ -131,6 +131,15 @@ fn a_flood_that_goes_on_does_not_hold_the_drain() {
     });
     assert_eq!(seen, 16, "at most a queue full");
     assert_eq!(rig.unit.health(), Health::Good);
+    // It names buffers that are ready to go back, and were not shown to it yet.
+    let rig = start(FakeConfig { queue_sizes: [256, 16], ..FakeConfig::default() }, QUICK).unwrap();
+    rig.machine.event(&WRITE_FAULT, 24);
+    let mut seen = 0;
+    rig.unit.take_faults(&mut |_| {
+        seen += 1;
+        rig.machine.event_used(0, 24);
+    });
+    assert_eq!(seen, 16, "at most a queue full, whatever it says");
 }
 
 #[test]
