@@ -1,8 +1,7 @@
-//! Where a group is, and where it could be.
+//! Where a group is.
 
 use core::fmt;
 
-use super::Group;
 use crate::domain::PagingDomain;
 use crate::pool::Shared;
 use crate::sync::{RawLock, SpinLock};
@@ -32,18 +31,6 @@ impl<R: RawLock> Current<R> {
             Self::Paging(domain) if domain.is_identity() => Self::Identity,
             other => other.clone(),
         }
-    }
-}
-
-impl<R: RawLock> Group<R> {
-    /// Whether no device of the group is incompatible with a domain of its instance, as far as the
-    /// driver can tell without touching the unit (rule C-100).
-    pub(crate) fn fits(&self, domain: &PagingDomain<R>) -> bool {
-        let state = self.state.lock();
-        let to = domain.lock();
-        let view = to.view(domain.id());
-        let driver = self.instance.driver();
-        state.endpoints.iter().all(|endpoint| driver.compatible(&view, *endpoint).is_ok())
     }
 }
 

@@ -315,6 +315,17 @@ impl<R: RawLock> Group<R> {
         Some(device)
     }
 
+    /// Whether no device of the group is incompatible with a domain of its instance, as far as the
+    /// driver can tell without touching the unit (rule C-100).
+    #[cfg(feature = "container")]
+    pub(crate) fn fits(&self, domain: &PagingDomain<R>) -> bool {
+        let state = self.state.lock();
+        let to = domain.lock();
+        let view = to.view(domain.id());
+        let driver = self.instance.driver();
+        state.endpoints.iter().all(|endpoint| driver.compatible(&view, *endpoint).is_ok())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.state.lock().devices.is_empty()
     }

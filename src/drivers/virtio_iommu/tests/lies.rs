@@ -219,9 +219,10 @@ fn a_poisoned_device_that_confirms_no_reset_keeps_its_memory() {
 fn an_answer_after_the_driver_gave_up_lands_in_memory_that_was_kept() {
     // The reset is not confirmed, and then the device goes on: the fake panics if it is sent to
     // memory that went back.
-    let rig = start(FakeConfig { delay: 6_000, ..FakeConfig::default() }, QUICK).unwrap();
+    let rig = Rig::new();
     let machine = rig.machine.clone();
-    machine.configure(|config| config.ignore_reset = true);
+    machine.configure(|config| (config.delay, config.ignore_reset) = (6_000, true));
+    let _ = machine.take_log();
     rig.attach(&[ONE], &mut rig.space()).unwrap_err();
     assert_eq!(rig.unit.health(), Health::Poisoned);
     let pages = machine.pages();
@@ -231,8 +232,10 @@ fn an_answer_after_the_driver_gave_up_lands_in_memory_that_was_kept() {
     assert_eq!(machine.pages(), pages);
 
     // Confirmed: there is nothing left that it could reach.
-    let rig = start(FakeConfig { delay: 6_000, ..FakeConfig::default() }, QUICK).unwrap();
+    let rig = Rig::new();
     let machine = rig.machine.clone();
+    machine.configure(|config| config.delay = 6_000);
+    let _ = machine.take_log();
     rig.attach(&[ONE], &mut rig.space()).unwrap_err();
     drop(rig);
     (0..10_000).for_each(|_| machine.tick());
