@@ -7,6 +7,7 @@ mod fixture;
 mod hotplug;
 mod kinds;
 mod model;
+mod msi;
 mod pins;
 mod shortfalls;
 mod threads;
