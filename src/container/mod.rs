@@ -18,6 +18,7 @@
 //! | dirty pages | `dirty.rs`, `report.rs`, `bitmap.rs` |
 //! | who is charged for a page | `charge.rs` |
 //! | pinning | `memory.rs`, implemented by the host |
+//! | the Linux ioctls | `abi/` |
 //!
 //! # Locks
 //!
