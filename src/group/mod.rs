@@ -261,7 +261,6 @@ impl<R: RawLock> Group<R> {
         }
         let fresh = state.endpoints.get(known..).unwrap_or_default();
         if let Err(error) = switch::arrive(&self.instance, &device, fresh, &state.current) {
-            switch::keep_out(&self.instance, fresh.iter());
             state.endpoints.truncate(known);
             self.undo_default(state, &prepared);
             return Err(error);

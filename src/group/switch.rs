@@ -212,7 +212,7 @@ pub(super) fn block<'d, R: RawLock>(
 }
 
 /// Puts a device whose `endpoints` were never attached where its group is. On failure they are
-/// anywhere: block them.
+/// blocked; what does not obey stays counted where it may be, so that its unmaps are still sent.
 pub(super) fn arrive<R: RawLock>(
     instance: &Instance<R>,
     device: &Shared<Device>,
@@ -221,18 +221,31 @@ pub(super) fn arrive<R: RawLock>(
 ) -> Result<(), ProbeError> {
     let driver = instance.driver();
     let mut to = Side::lock(instance, current);
+    let fits = |one: &EndpointId| driver.compatible(&to.view(), *one).is_ok();
     let admission = match to.admit(instance, device.reserved()) {
-        Ok(admission) => admission,
-        // It is not the domain that is wrong here: the device can't be in this group now.
-        Err(AttachError::Incompatible) => return Err(ProbeError::InvalidArg),
-        Err(error) => return Err(error.into()),
+        Ok(admission) if endpoints.iter().all(fits) => admission,
+        refused => {
+            keep_out(instance, endpoints.iter());
+            return Err(match refused {
+                // It is not the domain that is wrong here: the device can't be in this group now.
+                Ok(_) | Err(AttachError::Incompatible) => ProbeError::InvalidArg,
+                Err(error) => error.into(),
+            });
+        }
     };
-    if endpoints.iter().any(|one| driver.compatible(&to.view(), *one).is_err()) {
-        return Err(ProbeError::InvalidArg);
-    }
     if !endpoints.is_empty() {
-        driver.attach(endpoints, &to.view(), None).map_err(|failure| failure.error)?;
+        let sent = driver.attach(endpoints, &to.view(), None);
         to.joined(endpoints.len());
+        if let Err(failure) = sent {
+            for endpoint in endpoints {
+                if block_one(instance, *endpoint) {
+                    to.left(1);
+                } else {
+                    to.suspect();
+                }
+            }
+            return Err(failure.error.into());
+        }
     }
     if let (Side::Paging(_, state), Some(admission)) = (&mut to, admission) {
         state.enter_one(device.clone(), admission);

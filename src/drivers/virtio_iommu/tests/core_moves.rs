@@ -5,6 +5,7 @@ use super::*;
 use crate::device::DeviceId;
 use crate::domain::PagingDomain;
 use crate::driver::Health;
+use crate::error::{AttachError, ProbeError};
 use crate::group::{Attachment, Group, OwnerId};
 use crate::instance::Instance;
 use crate::pool::Shared;
@@ -112,4 +113,37 @@ fn a_move_happens_whole_or_not_at_all_or_ends_blocked() {
         }
     }
     assert!(undone > 40 && poisoned > 20, "{undone} undone, {poisoned} poisoned");
+}
+
+#[test]
+fn a_device_that_is_neither_taken_nor_kept_out_loses_what_is_unmapped() {
+    // C-075, C-137: it was moved to the group's domain, the answer made no sense, and the way back
+    // was refused
+    let rig = Rig::new();
+    let machine = rig.machine.clone();
+    let registry = Registry::new(&POOL);
+    let instance = registry.add_instance(rig.unit).unwrap();
+    let add = |id, endpoint, with| {
+        let info = DeviceInfo { id: DeviceId(id), endpoints: &[endpoint], with };
+        registry.add_device(&instance, &info)
+    };
+    let (group, other) = (add(1, ONE, None).unwrap(), add(2, TWO, None).unwrap());
+    let domain = PagingDomain::new(&instance, &POOL).unwrap();
+    domain.map(range(IOVA, 0x1000), PhysAddr(OLD), Prot::RW).unwrap();
+    let attached = Group::claim(&group, OwnerId(1)).unwrap().attach(&domain).unwrap();
+
+    machine.lie(1, Lie::StatusAfter(99)); // after the PROBE
+    machine.lie(2, Lie::Status(4));
+    assert_eq!(add(3, THREE, Some(DeviceId(1))).unwrap_err(), ProbeError::Io);
+    assert_eq!(machine.translate(THREE, IOVA, false), Ok(OLD), "the unit did not obey");
+    assert_eq!(instance.health(), Health::Good);
+
+    drop(attached);
+    domain.unmap(range(IOVA, 0x1000)).unwrap();
+    assert!(machine.translate(THREE, IOVA, false).is_err(), "the memory may be used again");
+    let refused = Group::claim(&other, OwnerId(2)).unwrap().attach(&domain).unwrap_err();
+    assert_eq!(refused.error, AttachError::Incompatible, "nobody knows whether to replay");
+    let id = domain.id();
+    drop(domain);
+    assert_ne!(PagingDomain::new(&instance, &POOL).unwrap().id(), id, "its id stays taken");
 }
