@@ -152,6 +152,22 @@ pub fn announced_case(text: &str) -> Option<(u64, u64, &str, bool)> {
     Some((number.parse().ok()?, total.parse().ok()?, name, ignored))
 }
 
+/// DMA that an image has judged, on real devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dma {
+    /// Accesses that arrived where they should.
+    pub arrived: u64,
+    /// Accesses that were refused, and seen to be.
+    pub refused: u64,
+}
+
+/// Reads the line with which a test image reports its DMA at the end.
+pub fn reported_dma(text: &str) -> Option<Dma> {
+    let (arrived, refused) = text.strip_prefix("dma: ")?.split_once(" arrived, ")?;
+    let refused = refused.strip_suffix(" refused")?;
+    Some(Dma { arrived: arrived.parse().ok()?, refused: refused.parse().ok()? })
+}
+
 fn case_name(rest: &str) -> Option<(&str, bool)> {
     let (rest, ignored) = match rest.strip_prefix("running `") {
         Some(rest) => (rest, false),
@@ -212,6 +228,7 @@ mod tests {
             let expected = [
                 (None, "(1/2) running `alpha`..."),
                 (Some("error"), "out of luck"),
+                (None, "dma: 7 arrived, 5 refused"),
                 (None, "all tests passed!"),
             ];
             assert_eq!(texts, expected);
@@ -255,6 +272,15 @@ mod tests {
         assert_eq!(announced_case("(3/25) ignoring `a_b`..."), Some((3, 25, "a_b", true)));
         for text in ["(3/25) done", "running `a`...", "(x/2) running `a`...", "(1/2) running `a`"] {
             assert_eq!(announced_case(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_whole_report_of_dma_is_one() {
+        let dma = Dma { arrived: 12, refused: 3 };
+        assert_eq!(reported_dma("dma: 12 arrived, 3 refused"), Some(dma));
+        for text in ["dma: x arrived, 3 refused", "dma: 12 arrived", "12 arrived, 3 refused"] {
+            assert_eq!(reported_dma(text), None, "{text}");
         }
     }
 

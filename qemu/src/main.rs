@@ -3,8 +3,8 @@
 //!
 //! A run travels through the modules like this: [`cli`] (what was asked), [`setup`] (what the machine
 //! has), [`image`] (cargo builds the images), [`machine`] (the QEMU command line), [`boot`] (one QEMU
-//! process with its limits), [`decode`] (defmt frames to text), [`verdict`] (what it means) and
-//! [`report`] (what is counted and shown). [`process`] starts and ends every child.
+//! process with its limits), [`decode`] (defmt frames to text), [`verdict`] (what it means) [`report`]
+//! (what is counted and shown) and [`summary`] (what an architecture came to). [`process`] starts and ends every child.
 
 mod actions;
 mod boot;
@@ -22,6 +22,7 @@ mod progress;
 mod rebase;
 mod report;
 mod setup;
+mod summary;
 #[cfg(test)]
 mod testelf;
 mod verdict;

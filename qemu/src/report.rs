@@ -107,20 +107,23 @@ pub fn story_line(line: &Line, verbose: bool) -> String {
     }
 }
 
-fn matches(case: &Case, filter: Option<&str>) -> bool {
+/// Tells whether a case is one of those that are reported.
+pub fn matches(case: &Case, filter: Option<&str>) -> bool {
     filter.is_none_or(|filter| case.name.contains(filter))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::Dma;
 
     fn judged(verdict: Verdict, outcomes: &[(&str, Outcome)]) -> Judged {
         let case = |(name, outcome): &(&str, Outcome)| Case {
             name: (*name).into(),
             outcome: outcome.clone(),
         };
-        Judged { verdict, cases: outcomes.iter().map(case).collect() }
+        let cases = outcomes.iter().map(case).collect();
+        Judged { verdict, cases, dma: Dma::default() }
     }
 
     fn totals(passed: u64, failed: u64) -> Totals {

@@ -34,9 +34,14 @@ impl TestImage {
         frame(FIRST_CASE + (number as u16 - 1), &numbers)
     }
 
-    /// Returns the frame at the end of all cases.
+    /// Returns the frames at the end of all cases: the DMA, and that all passed.
     pub fn all_passed(&self) -> Vec<u8> {
-        frame(ALL_PASSED, &[])
+        self.all_passed_with("dma: 7 arrived, 5 refused")
+    }
+
+    /// Returns the same with another report of the DMA.
+    pub fn all_passed_with(&self, dma: &str) -> Vec<u8> {
+        [self.print(dma), frame(ALL_PASSED, &[])].concat()
     }
 
     /// Returns the frame of a plain print with a text made on the target.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use crate::decode::{Line, announced_case};
+use crate::decode::{Dma, Line, announced_case, reported_dma};
 use crate::process::{End, signal_name};
 
 /// What a run of an image came to.
@@ -111,6 +111,8 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Its defmt-test cases; empty if it is not a test image.
     pub cases: Vec<Case>,
+    /// The DMA that it reports.
+    pub dma: Dma,
 }
 
 /// What an image showed so far.
@@ -124,6 +126,7 @@ pub struct Story {
     /// The status with which QEMU ended without the image's doing.
     of_qemu: Option<i32>,
     all_passed: bool,
+    dma: Option<Dma>,
     panic: Option<String>,
     error: Option<String>,
     last: Option<String>,
@@ -170,6 +173,9 @@ impl Story {
                 self.expected = Some(self.expected.unwrap_or(0).max(total));
             }
             (None, _) if line.text == "all tests passed!" => self.all_passed = true,
+            (None, None) if reported_dma(&line.text).is_some() => {
+                self.dma = reported_dma(&line.text);
+            }
             (None, None) if line.text.starts_with(SKIPPED) => {
                 if let Some(started) = self.started.last_mut() {
                     started.skipped = line.text.strip_prefix(SKIPPED).map(str::to_owned);
@@ -205,7 +211,7 @@ impl Story {
     pub fn judge(&self, end: End, limit: Duration, known: &[String], output: &Output) -> Judged {
         let verdict = self.verdict(end, limit, output);
         let cases = self.cases(&verdict, known);
-        Judged { verdict, cases }
+        Judged { verdict, cases, dma: self.dma.unwrap_or_default() }
     }
 
     fn verdict(&self, end: End, limit: Duration, output: &Output) -> Verdict {
@@ -264,6 +270,7 @@ impl Story {
             Some(_) if !self.all_passed => {
                 failed("the image exited with success inside its last test".into())
             }
+            Some(_) if self.has_no_proof() => failed(NO_PROOF.into()),
             _ if output.bad_frames > 0 => failed(format!(
                 "{} messages can't be decoded with the image's own table",
                 output.bad_frames
@@ -284,6 +291,14 @@ impl Story {
     /// Returns a case that was skipped although the machine has all that a case can need.
     fn wrongly_skipped(&self) -> Option<&Started> {
         self.started.iter().find(|started| started.skipped.is_some() && !self.may_skip)
+    }
+
+    /// Tells whether no DMA stands behind cases that passed: a test image shows DMA that arrives, and
+    /// DMA that is refused.
+    fn has_no_proof(&self) -> bool {
+        let Dma { arrived, refused } = self.dma.unwrap_or_default();
+        let some_ran = self.started.iter().any(|one| one.skipped.is_none() && !one.ignored);
+        some_ran && (arrived == 0 || refused == 0)
     }
 
     fn cases(&self, verdict: &Verdict, known: &[String]) -> Vec<Case> {
@@ -345,6 +360,8 @@ fn is_check(message: &str) -> bool {
 /// How a case says that the machine lacks what it needs.
 const SKIPPED: &str = "skipped: ";
 const WRONGLY_SKIPPED: &str = "skipped, although the machine has all that it needs";
+const NO_PROOF: &str = "the image reports no DMA that arrived, or none that was refused; \
+    does its `#[teardown]` call `tally::report`?";
 /// With this status the images' panic handler exits.
 const PANIC_CODE: i32 = 101;
 /// How much of QEMU's standard error is kept.
@@ -355,6 +372,7 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(1);
+    const DMA: &str = "dma: 2 arrived, 1 refused";
 
     fn plain(text: &str) -> Line {
         Line { text: text.into(), ..Line::default() }
@@ -383,10 +401,41 @@ mod tests {
 
     #[test]
     fn all_cases_and_exit_0_is_passed() {
-        let lines = [running(&["a", "b", "c"]), vec![plain("all tests passed!")]].concat();
+        let lines =
+            [running(&["a", "b", "c"]), vec![plain(DMA), plain("all tests passed!")]].concat();
         let judged = judge(&lines, End::Code(0));
         assert_eq!(judged.verdict, Verdict::Passed);
         assert_eq!(outcomes(&judged), [&Outcome::Passed; 3]);
+    }
+
+    #[test]
+    fn cases_without_dma_behind_them_have_not_passed() {
+        let end = plain("all tests passed!");
+        for report in ["", "dma: 0 arrived, 1 refused", "dma: 2 arrived, 0 refused"] {
+            let lines = [running(&["a", "b", "c"]), vec![plain(report), end.clone()]].concat();
+            let Verdict::Failed { test: None, message } = judge(&lines, End::Code(0)).verdict
+            else {
+                panic!("wrong verdict")
+            };
+            assert!(message.contains("no DMA"), "{message}");
+        }
+        let lines = [running(&["a", "b", "c"]), vec![plain(DMA), end]].concat();
+        assert_eq!(judge(&lines, End::Code(0)).dma, Dma { arrived: 2, refused: 1 });
+    }
+
+    #[test]
+    fn where_every_case_is_skipped_there_is_no_dma() {
+        let mut story = Story::new(Some(1));
+        story.allow_skips();
+        let lines = [
+            plain("(1/1) running `a`..."),
+            plain("skipped: no device"),
+            plain("dma: 0 arrived, 0 refused"),
+            plain("all tests passed!"),
+        ];
+        lines.iter().for_each(|line| story.line(line));
+        let judged = story.judge(End::Code(0), LIMIT, &["a".into()], &Output::default());
+        assert_eq!(judged.verdict, Verdict::Passed);
     }
 
     #[test]
@@ -500,7 +549,7 @@ mod tests {
     fn an_ignored_case_counts_neither_way() {
         let mut lines = running(&["a", "b"]);
         lines.push(plain("(3/3) ignoring `c`..."));
-        lines.push(plain("all tests passed!"));
+        lines.extend([plain(DMA), plain("all tests passed!")]);
         let judged = judge(&lines, End::Code(0));
         assert_eq!(judged.verdict, Verdict::Passed);
         assert_eq!(judged.cases[2].outcome, Outcome::Ignored);
@@ -511,7 +560,7 @@ mod tests {
         let mut lines = running(&["a"]);
         lines.push(plain("skipped: one IOMMU"));
         lines.extend(running(&["a", "b", "c"]).split_off(1));
-        lines.push(plain("all tests passed!"));
+        lines.extend([plain(DMA), plain("all tests passed!")]);
         let wrong = judge(&lines, End::Code(0));
         assert!(matches!(&wrong.verdict, Verdict::Failed { test: Some(test), .. } if test == "a"));
         assert!(matches!(wrong.cases[0].outcome, Outcome::Failed(_)));
@@ -537,7 +586,11 @@ mod tests {
     #[test]
     fn a_panic_after_the_last_case_leaves_the_cases_passed() {
         let mut lines = running(&["a", "b", "c"]);
-        lines.extend([plain("all tests passed!"), error("panicked: in teardown: assertion")]);
+        lines.extend([
+            plain(DMA),
+            plain("all tests passed!"),
+            error("panicked: in teardown: assertion"),
+        ]);
         let judged = judge(&lines, End::Code(101));
         assert!(matches!(judged.verdict, Verdict::Panicked { test: None, .. }));
         assert_eq!(outcomes(&judged), [&Outcome::Passed; 3]);

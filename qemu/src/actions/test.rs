@@ -12,73 +12,93 @@ use crate::machine::{self, Machine, Setting, Wanted};
 use crate::report::{self, Totals};
 use crate::setup::qemu::{Qemu, Version};
 use crate::setup::toolchain::Toolchain;
+use crate::summary::Summary;
 use crate::verdict::Verdict;
+
+/// An architecture whose tests can run.
+pub struct Ready {
+    machine: &'static Machine,
+    qemu: Qemu,
+    toolchain: Toolchain,
+}
 
 impl Tool {
     pub fn test(&self, filter: Option<&str>) -> Result<ExitCode, Error> {
-        let machines = self.machines();
-        for machine in &machines {
-            self.setting(machine.variant()).check(machine)?;
-        }
         // All of the set-up comes first: a run that can't be whole should not begin.
-        let mut prepared = Vec::new();
-        for machine in machines {
-            prepared.push((machine, self.prepare(machine)?));
-        }
+        let ready = self.ready()?;
         let mut totals = Totals::default();
         if self.common.arch.is_none() && filter.is_none() {
             self.progress.line("host tests");
             totals.add(host_tests::run(&self.root, &self.host.interrupt, &self.progress)?);
         }
-        for (machine, (qemu, toolchain)) in prepared {
-            self.progress.line(format_args!("\nboot tests on {}", machine.name));
-            totals.add(self.test_machine(machine, &qemu, &toolchain, filter)?);
+        let mut summaries = Vec::new();
+        for ready in &ready {
+            self.progress.line(format_args!("\nboot tests on {}", ready.machine.name));
+            let mut summary = Summary::default();
+            self.test_machine(ready, filter, &mut summary)?;
+            totals.add(summary.totals);
+            summaries.push((ready.machine.name, summary));
         }
         if totals == Totals::default() {
             let wanted = filter.unwrap_or_default();
             return Err(Error::Usage(format!("no boot test has `{wanted}` in its name")));
         }
+        self.progress.line("");
+        for (name, summary) in summaries {
+            self.progress.line(format_args!("{name}: {summary}"));
+        }
         self.progress.line(format_args!("\n{totals}"));
         Ok(exit(totals.failed == 0))
+    }
+
+    /// Finds or installs what the tests need on every architecture that was asked for.
+    fn ready(&self) -> Result<Vec<Ready>, Error> {
+        let machines = self.machines();
+        for machine in &machines {
+            self.setting(machine.variant()).check(machine)?;
+        }
+        let mut ready = Vec::new();
+        for machine in machines {
+            let (qemu, toolchain) = self.prepare(machine)?;
+            ready.push(Ready { machine, qemu, toolchain });
+        }
+        Ok(ready)
     }
 
     /// Builds the test images of one architecture and boots them on each of its machines. Trouble with
     /// one of them is counted and the next one runs; only the user's interrupt ends the whole.
     fn test_machine(
         &self,
-        machine: &Machine,
-        qemu: &Qemu,
-        toolchain: &Toolchain,
+        ready: &Ready,
         filter: Option<&str>,
-    ) -> Result<Totals, Error> {
-        let mut totals = Totals::default();
-        let paths = match self.build(Which::Tests, machine, toolchain) {
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let paths = match self.build(Which::Tests, ready.machine, &ready.toolchain) {
             Ok(paths) => paths,
-            Err(error) => return self.failed(error),
+            Err(error) => return self.failed(error, summary),
         };
         let mut images = Vec::new();
         for path in paths {
             match Image::load(&path, &self.root) {
                 Ok(image) => images.push(image),
-                Err(error) => totals.add(self.failed(error)?),
+                Err(error) => self.failed(error, summary)?,
             }
         }
         images.retain(|image| {
             filter.is_none_or(|filter| image.cases.iter().any(|case| case.contains(filter)))
         });
         if !images.is_empty() {
-            for (variant, what) in machine.tested {
+            for (variant, what) in ready.machine.tested {
                 self.progress.line(format_args!("{}: {what}", report::variant(*variant)));
             }
         }
         for image in &images {
-            totals.add(self.test_image(image, machine, qemu, filter)?);
+            self.test_image(image, ready, filter, summary)?;
         }
-        match self.test_refused(machine, qemu, toolchain, filter) {
-            Ok(more) => totals.add(more),
-            Err(error) => totals.add(self.failed(error)?),
+        match self.test_refused(ready, filter, summary) {
+            Err(error) => self.failed(error, summary),
+            done => done,
         }
-        Ok(totals)
     }
 
     /// Boots a test image on each machine that it has to run on. One that this QEMU can't play is
@@ -86,16 +106,17 @@ impl Tool {
     fn test_image(
         &self,
         image: &Image,
-        machine: &Machine,
-        qemu: &Qemu,
+        ready: &Ready,
         filter: Option<&str>,
-    ) -> Result<Totals, Error> {
-        let mut totals = Totals::default();
-        let mut was_booted = false;
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let Ready { machine, qemu, .. } = ready;
+        let (mut was_booted, mut lacks) = (false, None);
         for one in self.wanted_by(image, machine) {
             let name = report::image_on(&image.name(), one.variant);
             if let Some(why) = one.lacks(machine, qemu.version) {
                 self.progress.line(format_args!("image {name} ... skipped ({why})"));
+                lacks.get_or_insert(why);
                 continue;
             }
             was_booted = true;
@@ -105,21 +126,21 @@ impl Tool {
                     let why = "holds no test; is it built with defmt-test?";
                     self.progress.line(format_args!("image {name}: FAILED: {why}"));
                     self.progress.line(format_args!("image {name}: {}", judged.verdict));
-                    totals.failed += 1;
+                    summary.add_case(false);
                 }
                 Ok(judged) => {
                     report::show(&self.progress, &name, &judged, filter);
-                    totals.add(report::count(&judged, filter));
+                    summary.add_image(&judged, filter);
                 }
-                Err(error) => totals.add(self.failed(error)?),
+                Err(error) => self.failed(error, summary)?,
             }
         }
         if !was_booted {
             let names = image.cases.iter();
             let chosen = names.filter(|name| filter.is_none_or(|filter| name.contains(filter)));
-            totals.skipped += chosen.count() as u64;
+            summary.add_skipped(&lacks.unwrap_or_default(), chosen.count() as u64);
         }
-        Ok(totals)
+        Ok(())
     }
 
     /// The machines that a test image has to run on; one that was chosen, if the image asks for none.
@@ -131,28 +152,28 @@ impl Tool {
     }
 
     /// Tells of trouble and counts it; only the user's interrupt stays an error.
-    fn failed(&self, error: Error) -> Result<Totals, Error> {
+    fn failed(&self, error: Error, summary: &mut Summary) -> Result<(), Error> {
         if matches!(error, Error::Interrupted(_)) {
             return Err(error);
         }
         self.progress.line(format_args!("FAILED: {error}"));
-        Ok(Totals { failed: 1, ..Totals::default() })
+        summary.add_case(false);
+        Ok(())
     }
 
     /// Boots the demo on machines that it must refuse, each with its message. A machine that this
     /// QEMU can't play is shown and counted as skipped.
     fn test_refused(
         &self,
-        machine: &Machine,
-        qemu: &Qemu,
-        toolchain: &Toolchain,
+        ready: &Ready,
         filter: Option<&str>,
-    ) -> Result<Totals, Error> {
-        let mut totals = Totals::default();
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let Ready { machine, qemu, toolchain } = ready;
         let chosen = REFUSED.iter().filter(|case| filter.is_none_or(|f| case.name.contains(f)));
         let chosen: Vec<_> = chosen.collect();
         if chosen.is_empty() {
-            return Ok(totals);
+            return Ok(());
         }
         let images = self.build(Which::Demo, machine, toolchain)?;
         let path = images.first().ok_or_else(|| Error::Failed("cargo built no demo".into()))?;
@@ -160,8 +181,9 @@ impl Tool {
         for case in chosen {
             let (name, least) = (case.name, case.qemu);
             if qemu.version < least {
-                self.progress.line(format_args!("{name} ... skipped (needs QEMU {least})"));
-                totals.skipped += 1;
+                let why = format!("needs QEMU {least} or newer");
+                self.progress.line(format_args!("{name} ... skipped ({why})"));
+                summary.add_skipped(&why, 1);
                 continue;
             }
             let setting = Setting { variant: case.variant, ..self.setting(case.variant) };
@@ -169,15 +191,15 @@ impl Tool {
             match verdict {
                 Verdict::Failed { message, .. } if message.contains(case.message) => {
                     self.progress.line(format_args!("{name} ... ok"));
-                    totals.passed += 1;
+                    summary.add_case(true);
                 }
                 other => {
                     self.progress.line(format_args!("{name} ... FAILED: {other}"));
-                    totals.failed += 1;
+                    summary.add_case(false);
                 }
             }
         }
-        Ok(totals)
+        Ok(())
     }
 }
 

@@ -17,6 +17,18 @@ fn passed() {
 }
 
 #[test]
+fn cases_without_dma_behind_them() {
+    let image = image();
+    let cases = [image.running(1), image.running(2)].concat();
+    for dma in ["nothing", "dma: 0 arrived, 5 refused", "dma: 7 arrived, 0 refused"] {
+        let frames = [cases.clone(), image.all_passed_with(dma)];
+        let shown = Shown::of(&mut run(&image, &frames, "exit 0"));
+        shown.expect(1, &["the image reports no DMA that arrived, or none that was refused"]);
+        assert_eq!(shown.last_line(), "2 passed, 1 failed");
+    }
+}
+
+#[test]
 fn failed_names_the_test_and_its_message() {
     let image = image();
     let why = image.log("error", "panicked at 'assertion failed: 1 == 2'");

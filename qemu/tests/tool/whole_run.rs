@@ -51,6 +51,9 @@ fn host_and_boot_tests_are_added_up_in_the_last_line() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(&mut test(&image, &good(&image), "exit 0"));
     shown.expect(0, &["boot tests on aarch64"]);
+    let cases = "aarch64: 6 cases: 5 passed, 0 failed, 1 skipped; ";
+    let dma = "14 real DMA transfers, 10 refused DMAs checked\n";
+    shown.expect(0, &[&format!("{cases}{dma}  1 skipped: needs QEMU 9.0 or newer\n")]);
     assert_eq!(shown.last_line(), "10 passed, 0 failed, 1 skipped");
 }
 
@@ -73,6 +76,7 @@ fn a_skipped_case_is_shown_and_counted_where_it_may_be() {
     let mut one = test(&image, &frames, "exit 33");
     let shown = Shown::of(one.args(["--arch", "x86_64"]));
     shown.expect(1, &["map_one ... skipped (it needs two)", "attach_one ... ok"]);
+    shown.expect(1, &["1 skipped: it needs two\n"]);
 }
 
 #[test]

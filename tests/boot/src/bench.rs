@@ -16,8 +16,8 @@ use iommu_runtime::edu::Direction;
 use spin::Mutex;
 
 use crate::machine::{PLATFORM, TestDevice};
-use crate::probe;
 use crate::world::{World, place};
+use crate::{probe, tally};
 
 /// What every byte of the memory of a case is while nothing happens.
 pub const FILL: u8 = 0xee;
@@ -149,13 +149,11 @@ impl Bench for World {
             return Outcome::Wrong("something else was written");
         }
         let unit = self.unit(who);
-        if arrived < bytes.len() {
-            return probe::refusal(unit, device.endpoint);
-        }
-        match unit.next_fault() {
-            None => Outcome::Arrived,
-            Some(_) => Outcome::Wrong("the write arrived, and raised a fault"),
-        }
+        tally::judged(match arrived == bytes.len() {
+            false => probe::refusal(unit, device.endpoint),
+            true if unit.next_fault().is_none() => Outcome::Arrived,
+            true => Outcome::Wrong("the write arrived, and raised a fault"),
+        })
     }
 
     fn touch(&self, who: Who, iova: u64) {
@@ -201,6 +199,14 @@ impl Bench for World {
             MEMORY.fill_again();
             let wrong = Outcome::Wrong("something else was written, or faulted");
             jobs.iter_mut().for_each(|job| (job.read, job.write) = (wrong, wrong));
+        }
+        // Of a read that is not written somewhere nobody saw that it arrived.
+        let seen = |job: &&mut Transfer| job.to.is_some() || job.read != Outcome::Arrived;
+        for job in jobs.iter_mut().filter(seen) {
+            job.read = tally::judged(job.read);
+            if job.to.is_some() {
+                job.write = tally::judged(job.write);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! - `machine`: the firmware's description, memory, PCI, the test devices;
 //! - `world`: the IOMMUs started, every test device in its group;
 //! - `probe`: one DMA, and what must have come of it;
+//! - `tally`: how many there were, for the host's report;
 //! - `bench`: real devices and memory for the table of cases in `iommu-cases`;
 //! - `story`: the steps of the demo;
 //! - `lsi`: a DMA engine for machines that can't have the usual test device;
@@ -17,6 +18,7 @@ pub mod lsi;
 pub mod machine;
 pub mod probe;
 pub mod story;
+pub mod tally;
 pub mod world;
 
 #[cfg(target_arch = "aarch64")]

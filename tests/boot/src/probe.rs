@@ -13,6 +13,7 @@ use iommu_runtime::dma::Buffer;
 use iommu_runtime::edu::Direction;
 
 use crate::machine::{PLATFORM, TestDevice};
+use crate::tally;
 
 /// How long a fault record may take to arrive, and a transfer longer than its 100 ms.
 const LIMIT_NS: u64 = 1_000_000_000;
@@ -34,21 +35,21 @@ pub fn poke(
     }
     let expected = u32::from(VALUE).to_le_bytes();
     let arrived = expected.iter().enumerate().all(|(at, byte)| target.read(offset + at) == *byte);
-    match (arrived, target.is_filled(0xee)) {
+    tally::judged(match (arrived, target.is_filled(0xee)) {
         (true, _) => match unit.next_fault() {
             None => Outcome::Arrived,
             Some(_) => Outcome::Wrong("the write arrived, and raised a fault"),
         },
         (false, true) => refusal(unit, device.endpoint),
         (false, false) => Outcome::Wrong("something else was written"),
-    }
+    })
 }
 
 /// Lets `device` write 4 bytes to `iova`, where nothing is known to be.
 #[must_use]
 pub fn poke_nowhere(unit: &Instance, device: &TestDevice, iova: u64) -> Outcome {
     match device.edu.poke(iova, 0x5aa5) {
-        Ok(()) => refusal(unit, device.endpoint),
+        Ok(()) => tally::judged(refusal(unit, device.endpoint)),
         Err(_) => Outcome::Wrong("the device has no MSI"),
     }
 }

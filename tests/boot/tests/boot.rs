@@ -34,6 +34,11 @@ macro_rules! cases {
                 state.after_each();
             }
 
+            #[teardown]
+            fn end() {
+                iommu_boot::tally::report();
+            }
+
             $($(#[test] fn $first(state: &mut State) { state.run(stringify!($first)); })+)+
             $($(#[test] fn $second(state: &mut State) { state.run(stringify!($second)); })+)+
         }

@@ -22,6 +22,11 @@ mod cases {
         State { machine, world: None }
     }
 
+    #[teardown]
+    fn end() {
+        iommu_boot::tally::report();
+    }
+
     #[test]
     fn dma_is_refused_before_a_driver(state: &mut State) {
         bypass::dma_is_refused_before_a_driver(&state.machine);

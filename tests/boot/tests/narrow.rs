@@ -24,6 +24,11 @@ mod cases {
         state.after_each();
     }
 
+    #[teardown]
+    fn end() {
+        iommu_boot::tally::report();
+    }
+
     #[test]
     fn the_aperture_has_the_bits_of_the_machine(state: &mut State) {
         unit::the_aperture_has_the_bits_of_the_machine(&state.world, &[32, 39]);

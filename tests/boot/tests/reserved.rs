@@ -19,6 +19,11 @@ mod cases {
         State { scripts: Scripts::start(&machine) }
     }
 
+    #[teardown]
+    fn end() {
+        iommu_boot::tally::report();
+    }
+
     #[test]
     fn the_regions_are_those_of_the_machine(state: &mut State) {
         reserved::the_regions_are_those_of_the_machine(&state.scripts);

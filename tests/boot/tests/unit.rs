@@ -24,6 +24,11 @@ mod cases {
         state.after_each();
     }
 
+    #[teardown]
+    fn end() {
+        iommu_boot::tally::report();
+    }
+
     #[test]
     fn the_ring_index_wraps(state: &mut State) {
         unit::the_ring_index_wraps(&state.world);

@@ -9,17 +9,19 @@ use iommu_runtime::edu::Direction;
 
 use crate::bench::MEMORY;
 use crate::machine::{Machine, TestDevice};
-use crate::probe;
 use crate::world::World;
+use crate::{probe, tally};
 
 /// What devices do with memory while no driver is there: a write at once, and a transfer each way.
 /// `passes` is whether it comes through untranslated.
 fn without_a_driver(machine: &Machine, passes: bool) {
     let memory = StoredMemory::new(machine.devices.len());
+    let count = if passes { tally::arrived } else { tally::refused };
     for (index, device) in machine.devices.iter().enumerate() {
         let at = memory.start + index as u64 * PAGE;
         device.edu.poke(at, 0x5aa5).expect("the device has an MSI");
         assert_eq!(!MEMORY.is_untouched(), passes, "a write of device {index}");
+        count();
         MEMORY.fill_again();
     }
     let place = |(device, index): (&'_ TestDevice, u64)| (*device, memory.start + index * PAGE);
@@ -43,6 +45,7 @@ fn without_a_driver(machine: &Machine, passes: bool) {
     } else {
         assert!(MEMORY.is_untouched(), "a device without a driver's IOMMU reached memory");
     }
+    places.iter().for_each(|_| count()); // the transfer
 }
 
 /// Memory of a case without a bench.

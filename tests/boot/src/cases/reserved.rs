@@ -19,8 +19,8 @@ use iommu_runtime::dma::Buffer;
 
 use crate::lsi::{self, Lsi};
 use crate::machine::{Machine, PLATFORM, POOL};
-use crate::probe;
 use crate::world::World;
+use crate::{probe, tally};
 
 /// What the command line of the machine says.
 const REGIONS: [(u64, u64, ReservedKind); 2] = [
@@ -81,7 +81,10 @@ impl Scripts {
         let ended = lsi.copy(script, from as u32, to as u32, 16, || PLATFORM.now_ns(), deadline);
         assert!(ended, "the engine ran its script");
         match (target.has_pattern(0, 16, 5, 0), target.is_filled(0xee)) {
-            (true, _) => true,
+            (true, _) => {
+                tally::arrived();
+                true
+            }
             (false, true) => false,
             (false, false) => panic!("something else was written"),
         }
@@ -236,7 +239,8 @@ fn refused_at(scripts: &Scripts, iova: u64) {
 
 /// The records say that engine `index` was refused at `iova`.
 fn refused_by(scripts: &Scripts, index: usize, iova: u64, access: Access) {
-    let outcome = probe::refusal(&scripts.world.units[0], scripts.engines[index].1);
+    let refusal = probe::refusal(&scripts.world.units[0], scripts.engines[index].1);
+    let outcome = tally::judged(refusal);
     let expected = probe::Outcome::Refused {
         address: iova,
         reason: FaultReason::Mapping,

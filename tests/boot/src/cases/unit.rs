@@ -9,6 +9,7 @@ use iommu::registry::DeviceInfo;
 
 use crate::bench::MEMORY;
 use crate::machine::{Machine, PLATFORM, POOL};
+use crate::tally;
 use crate::world::{World, with_first_driver};
 use iommu_cases::steps::*;
 use iommu_cases::{Bench, Who, wire};
@@ -72,6 +73,7 @@ pub fn restart(world: &mut World, machine: &Machine) {
         device.edu.poke(target, 0x5aa5).expect("the device has an MSI");
         let untouched = MEMORY.is_untouched();
         assert!(untouched, "a device without a driver's IOMMU reached memory");
+        tally::refused();
     }
     *world = World::start(machine).expect("the units start again");
     world.reach_peak();
@@ -97,6 +99,9 @@ pub fn the_request_table(world: &mut World, machine: &Machine) {
         edu.poke(iova.0, 0x5aa5).expect("the device has an MSI");
         let arrived = MEMORY.take(phys, 4, |at| 0x5aa5_u32.to_le_bytes()[at]) == 4;
         assert!(MEMORY.is_untouched(), "something else was written");
+        if arrived {
+            tally::arrived();
+        }
         arrived
     };
     defmt::info!("wrong requests on purpose: the warnings below are the driver's about them");
