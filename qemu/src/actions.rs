@@ -1,5 +1,6 @@
 //! The commands of the tool, each a short recipe over the other modules.
 
+mod example;
 mod test;
 
 use std::env;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli, interrupt: Interrupt) -> Result<ExitCode, Error> {
     match cli.action {
         None => tool.demo(),
         Some(Action::Test { filter }) => tool.test(filter.as_deref()),
+        Some(Action::Example { name }) => tool.examples(name.as_deref()),
         Some(Action::Setup { check }) => tool.setup(check),
         Some(Action::Lint) => tool.lint(),
         Some(Action::Run { image, args }) => tool.run_image(&image, &args),
@@ -90,10 +92,11 @@ impl Tool {
             let toolchain = setup::toolchain(&self.host, machine, self.options())?;
             toolchain::ensure_clippy(&self.host, &toolchain, self.common.no_setup)?;
             let clippy = || toolchain.cargo(machine.target, "clippy");
-            let packages = ["--package=iommu-runtime", "--package=iommu-boot", "--lib", "--bins"];
+            let packages =
+                ["--package=iommu-runtime", "--package=iommu-boot", "--package=iommu-examples"];
             let own = machine.packages.iter().map(|package| format!("--package={package}"));
             let runs = [
-                clippy().args(packages).args(own),
+                clippy().args(packages).args(["--lib", "--bins"]).args(own),
                 clippy().args(["--package=iommu-boot", "--test=*"]),
             ];
             for cmd in runs {

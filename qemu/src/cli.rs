@@ -37,6 +37,11 @@ pub enum Action {
         /// not run because an earlier one failed counts as failed.
         filter: Option<String>,
     },
+    /// Boot the examples of `examples/bare_metal` and show what they tell.
+    Example {
+        /// Only the one with this name.
+        name: Option<String>,
+    },
     /// Find or install what is needed, and nothing else.
     Setup {
         /// Change nothing: list what is there, what is missing, and the command to install it.
@@ -61,8 +66,8 @@ pub enum Action {
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// Architecture to build and boot for. The default is aarch64 for the demo, and all for tests,
-    /// set-up and lint.
+    /// Architecture to build and boot for. The default is aarch64 for the demo and the
+    /// examples, and all for tests, set-up and lint.
     #[arg(long, global = true, value_enum)]
     pub arch: Option<Arch>,
     /// How QEMU runs guest code.

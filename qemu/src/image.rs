@@ -12,13 +12,24 @@ use crate::process::{self, End};
 use crate::progress::Progress;
 use crate::setup::toolchain::Toolchain;
 
-/// Which images of the package `iommu-boot`.
+/// Which images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     /// The one that tells the story.
     Demo,
     /// Every test target.
     Tests,
+    /// Every example that boots.
+    Examples,
+}
+
+impl Which {
+    fn package(self) -> &'static str {
+        match self {
+            Self::Demo | Self::Tests => "--package=iommu-boot",
+            Self::Examples => "--package=iommu-examples",
+        }
+    }
 }
 
 /// Builds them and returns their ELF files.
@@ -57,11 +68,12 @@ fn command_line(which: Which, machine: &Machine, toolchain: &Toolchain) -> Cmd {
         Which::Demo => &["build", "--bin=demo"],
         // Only test targets: the others can't have a harness without std.
         Which::Tests => &["test", "--no-run", "--test=*"],
+        Which::Examples => &["build", "--bins"],
     };
     toolchain
         .cargo(machine.target, what[0])
         .args(&what[1..])
-        .args(["--package=iommu-boot", "--message-format=json-render-diagnostics"])
+        .args([which.package(), "--message-format=json-render-diagnostics"])
 }
 
 /// Reads one of cargo's messages; returns the image if it tells of one.
@@ -71,7 +83,7 @@ fn executable(which: Which, line: &str) -> Option<PathBuf> {
         return None;
     }
     let kind = match which {
-        Which::Demo => "bin",
+        Which::Demo | Which::Examples => "bin",
         Which::Tests => "test",
     };
     let is_kind = message["target"]["kind"].as_array()?.iter().any(|have| have == kind);
@@ -108,5 +120,7 @@ mod tests {
         assert!(tests.contains("--no-run '--test=*' --package=iommu-boot"), "{tests}");
         let demo = command_line(Which::Demo, machine, &toolchain).to_string();
         assert!(demo.contains("--bin=demo") && !demo.contains("--test"), "{demo}");
+        let examples = command_line(Which::Examples, machine, &toolchain).to_string();
+        assert!(examples.contains("--bins --package=iommu-examples"), "{examples}");
     }
 }

@@ -49,6 +49,12 @@ impl Machine {
         self.tested.first().map_or(Variant::OneIommu, |(variant, _)| *variant)
     }
 
+    /// Returns the variant with the most IOMMUs: what the examples run on.
+    pub fn richest(&self) -> Variant {
+        let mut tested = self.tested.iter().map(|(variant, _)| *variant);
+        tested.find(|variant| *variant == Variant::TwoIommus).unwrap_or_else(|| self.variant())
+    }
+
     /// Returns the machines that a test image runs on, by its name.
     pub fn wanted_by(&self, image: &str) -> Vec<Wanted> {
         let own = own_machines(image);

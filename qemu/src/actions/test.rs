@@ -95,10 +95,28 @@ impl Tool {
         for image in &images {
             self.test_image(image, ready, filter, summary)?;
         }
-        match self.test_refused(ready, filter, summary) {
-            Err(error) => self.failed(error, summary),
-            done => done,
+        for done in
+            [self.test_examples(ready, filter, summary), self.test_refused(ready, filter, summary)]
+        {
+            if let Err(error) = done {
+                self.failed(error, summary)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Boots the examples; each is a case.
+    fn test_examples(
+        &self,
+        ready: &Ready,
+        filter: Option<&str>,
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let Ready { machine, qemu, toolchain } = ready;
+        let is_wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+        self.boot_examples(machine, qemu, toolchain, Show::Nothing, is_wanted, |held| {
+            summary.add_case(held);
+        })
     }
 
     /// Boots a test image on each machine that it has to run on. One that this QEMU can't play is
