@@ -68,6 +68,11 @@ pub(crate) struct SplitQueue {
     ring: DmaBuffer,
     size: u16,
     kind: ChainKind,
+    /// Where the available and the used ring start.
+    avail_at: usize,
+    used_at: usize,
+    /// The flags that the available ring shows.
+    flags: u16,
     /// Chains that nobody uses; the last one is handed out first.
     free: Vec<u16, { MAX_QUEUE_SIZE as usize }>,
     /// For each chain, whether the device has it.
@@ -115,6 +120,9 @@ impl SplitQueue {
             ring,
             size,
             kind,
+            avail_at: avail_offset(size),
+            used_at: used_offset(size),
+            flags,
             free,
             in_flight: [false; MAX_QUEUE_SIZE as usize],
             in_flight_count: 0,
@@ -131,8 +139,8 @@ impl SplitQueue {
         QueueSetup {
             size: self.size,
             descriptors: self.ring.device(0),
-            available: self.ring.device(avail_offset(self.size)),
-            used: self.ring.device(used_offset(self.size)),
+            available: self.ring.device(self.avail_at),
+            used: self.ring.device(self.used_at),
         }
     }
 
@@ -141,25 +149,31 @@ impl SplitQueue {
         self.size / self.kind.descriptors()
     }
 
+    /// How many chains are free.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        self.free.len()
+    }
+
     /// Asks the device for an interrupt when it is done with a chain, or for none. It knows at the
     /// next notify.
     pub(crate) fn ask_for_interrupts(&mut self, ask: bool) {
         let flags = if ask { 0 } else { AVAIL_F_NO_INTERRUPT };
-        self.ring.write_u16(avail_offset(self.size), flags);
+        if flags != self.flags {
+            self.flags = flags;
+            self.ring.write_u16(self.avail_at, flags);
+        }
     }
 
     /// Takes a free chain; its buffers are the caller's until [`push`](Self::push).
+    #[inline]
     pub(crate) fn reserve(&mut self) -> Option<u16> {
         self.free.pop()
     }
 
-    /// Gives back a chain that was reserved and not pushed.
-    pub(crate) fn cancel(&mut self, chain: u16) {
-        let _ = self.free.push(chain); // there is a place for each chain
-    }
-
     /// Puts a reserved chain into the available ring. The device sees it at the next
     /// [`publish`](Self::publish). `readable` counts only for chains that have such a part.
+    #[inline]
     pub(crate) fn push(&mut self, chain: u16, readable: Option<Segment>, writable: Segment) {
         let Some(in_flight) = self.in_flight.get_mut(usize::from(chain)) else { return };
         *in_flight = true;
@@ -172,18 +186,19 @@ impl SplitQueue {
         }
         self.write_descriptor(last, writable, DESC_F_WRITE, 0);
         let place = usize::from(self.avail & (self.size - 1));
-        self.ring.write_u16(avail_offset(self.size) + 4 + place * 2, head);
+        self.ring.write_u16(self.avail_at + 4 + place * 2, head);
         self.avail = self.avail.wrapping_add(1);
     }
 
     /// Shows the device what was pushed. Returns whether there was something, so that a notify is
     /// due.
+    #[inline]
     pub(crate) fn publish<P: Platform>(&mut self, platform: &P) -> bool {
         if self.published == self.avail {
             return false;
         }
         platform.release_to_device();
-        self.ring.write_u16(avail_offset(self.size) + 2, self.avail);
+        self.ring.write_u16(self.avail_at + 2, self.avail);
         self.published = self.avail;
         platform.release_to_device(); // the index before the notify
         true
@@ -191,12 +206,13 @@ impl SplitQueue {
 
     /// Takes the next chain that the device is done with. Its number is free again, but what it
     /// wrote stays in place until the chain is reserved anew.
+    #[inline]
     pub(crate) fn pop<P: Platform>(&mut self, platform: &P) -> Result<Option<Used>, RingViolation> {
         if self.broken {
             return Err(RingViolation::Broken);
         }
         if self.used == self.used_seen {
-            let seen = self.ring.read_u16(used_offset(self.size) + 2);
+            let seen = self.ring.read_u16(self.used_at + 2);
             let advance = seen.wrapping_sub(self.used);
             if advance == 0 {
                 return Ok(None);
@@ -210,7 +226,7 @@ impl SplitQueue {
             platform.acquire_from_device();
         }
         let place = usize::from(self.used & (self.size - 1));
-        let entry = used_offset(self.size) + 4 + place * 8;
+        let entry = self.used_at + 4 + place * 8;
         let id = self.ring.read_u32(entry);
         let len = self.ring.read_u32(entry + 4);
         let Some(chain) = self.take_in_flight(id) else {
@@ -229,6 +245,7 @@ impl SplitQueue {
     }
 
     /// The chain with this used id, if the device has it; it is free from here on.
+    #[inline]
     fn take_in_flight(&mut self, id: u32) -> Option<u16> {
         let head = u16::try_from(id).ok()?; // all 32 bits count
         if head % self.kind.descriptors() != 0 {
@@ -244,6 +261,7 @@ impl SplitQueue {
         Some(chain)
     }
 
+    #[inline]
     fn write_descriptor(&mut self, index: u16, segment: Segment, flags: u16, next: u16) {
         let at = usize::from(index) * DESC_LEN;
         let rest = u64::from(segment.len) | u64::from(flags) << 32 | u64::from(next) << 48;

@@ -5,8 +5,10 @@
 
 use core::sync::atomic::Ordering;
 
+use heapless::Vec;
+
 use super::event::Event;
-use super::request::{Answer, Answers, Dead, Request, Requests, halves, run_halves};
+use super::request::{Answer, Dead, MAX_BATCH, Request, Requests, Sent, halves, run_halves};
 use super::wire::Status;
 use super::{Features, VirtioIommu, probe};
 use crate::addr::IovaRange;
@@ -112,7 +114,14 @@ impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
         if domain.endpoints == 0 {
             return Ok(()); // the record is replayed at the first attach
         }
-        self.map_all(&mut requests, domain.id, runs)
+        match runs {
+            // Nothing else is in its batch.
+            [whole] if whole.range == IovaRange::ALL => {
+                let halves: Vec<Run, 2> = run_halves(*whole).collect();
+                self.map_all(&mut requests, domain.id, &halves)
+            }
+            _ => self.map_all(&mut requests, domain.id, runs),
+        }
     }
 
     fn unmap(
@@ -128,8 +137,16 @@ impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
         if self.is_poisoned() {
             return Err(UnmapError::Io);
         }
-        let ranges = ranges.iter().flat_map(|range| uncut(domain, *range));
-        self.unmap_all(&mut requests, domain.id, ranges).map_err(|dead| {
+        let parts;
+        let ranges = match ranges {
+            // Nothing else is in its batch.
+            [whole] if *whole == IovaRange::ALL => {
+                parts = uncut(domain, *whole).collect::<Vec<IovaRange, 4>>();
+                &*parts
+            }
+            _ => ranges,
+        };
+        self.unmap_all(&mut requests, domain.id, ranges.iter().copied()).map_err(|dead| {
             self.poison(&mut requests, dead);
             UnmapError::Io
         })
@@ -247,19 +264,22 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         let attach =
             |endpoint: &EndpointId| Request::Attach { domain: new.id, endpoint: *endpoint, bypass };
         let mut left = endpoints.iter().map(attach);
-        let mut sent = 0;
-        while sent < all {
-            let answers = match requests.send(&self.unit(), &mut left) {
-                Ok(answers) => answers,
+        let mut done = 0;
+        while done < all {
+            let sent = match requests.send(&self.unit(), &mut left) {
+                Ok(sent) => sent,
                 Err(dead) => {
                     self.poison(requests, dead);
-                    return failure(AttachError::Io, sent, all);
+                    return failure(AttachError::Io, done, all);
                 }
             };
-            if let Some((index, error)) = attach_error(&answers, new.endpoints > 0) {
-                return failure(error, sent + index, sent + answers.len());
+            if !sent.clean
+                && let Some((index, error)) =
+                    attach_error(requests.answers(&sent), new.endpoints > 0)
+            {
+                return failure(error, done + index, done + sent.count);
             }
-            sent += answers.len();
+            done += sent.count;
         }
         if new.endpoints > 0 || all == 0 || bypass {
             return Ok(());
@@ -290,17 +310,21 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
             run_halves(run).map(|run| Request::Map { domain: domain.id, run })
         });
         loop {
-            match requests.send(&self.unit(), &mut left) {
-                Ok(answers) if answers.is_empty() => return Ok(()),
-                Ok(answers) => match map_error(&answers) {
-                    None => {}
-                    Some(MapError::OutOfMemory) => return Err(AttachError::OutOfMemory),
-                    Some(_) => return Err(AttachError::Io),
-                },
+            let sent = match requests.send(&self.unit(), &mut left) {
+                Ok(sent) => sent,
                 Err(dead) => {
                     self.poison(requests, dead);
                     return Err(AttachError::Io);
                 }
+            };
+            if !sent.clean {
+                return Err(match map_error(requests.answers(&sent)) {
+                    MapError::OutOfMemory => AttachError::OutOfMemory,
+                    _ => AttachError::Io,
+                });
+            }
+            if !sent.more {
+                return Ok(());
             }
         }
     }
@@ -312,32 +336,51 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         domain: DomainId,
         runs: &[Run],
     ) -> Result<(), MapError> {
-        let parts = runs.iter().flat_map(|run| run_halves(*run));
-        let mut left = parts.clone().map(|run| Request::Map { domain, run });
+        let mut left = runs.iter().map(|run| Request::Map { domain, run: *run });
         let mut done = 0;
         loop {
-            let answers = match requests.send(&self.unit(), &mut left) {
-                Ok(answers) if answers.is_empty() => return Ok(()),
-                Ok(answers) => answers,
+            let sent = match requests.send(&self.unit(), &mut left) {
+                Ok(sent) => sent,
                 Err(dead) => {
                     self.poison(requests, dead);
                     return Err(MapError::Io);
                 }
             };
-            let Some(error) = map_error(&answers) else {
-                done += answers.len();
-                continue;
-            };
-            let refused = |index: usize| matches!(answers.get(index), Some(Answer::Refused(_)));
-            let undo = parts.enumerate().take(done + answers.len()).filter_map(|(index, run)| {
-                let kept = index < done || !refused(index - done);
-                kept.then_some(run.range)
-            });
-            if let Err(dead) = self.unmap_all(requests, domain, undo) {
-                self.poison(requests, dead);
+            if sent.clean {
+                done += sent.count;
+                if sent.more {
+                    continue;
+                }
+                return Ok(());
             }
-            return Err(error);
+            return Err(self.undo_maps(requests, domain, runs, done, &sent));
         }
+    }
+
+    /// Takes back the first `done` of `runs`, and what of the batch after them was not refused.
+    /// Returns the error of the batch.
+    #[cold]
+    fn undo_maps(
+        &self,
+        requests: &mut Requests,
+        domain: DomainId,
+        runs: &[Run],
+        done: usize,
+        sent: &Sent,
+    ) -> MapError {
+        let error = map_error(requests.answers(sent));
+        // The answers of the batch, before those of the undo take their place.
+        let answers: Vec<Answer, MAX_BATCH> = requests.answers(sent).iter().copied().collect();
+        let refused = |index: usize| matches!(answers.get(index), Some(Answer::Refused(_)));
+        let sent_runs = runs.iter().enumerate().take(done + answers.len());
+        let undo = sent_runs.filter_map(|(index, run)| {
+            let kept = index < done || !refused(index - done);
+            kept.then_some(run.range)
+        });
+        if let Err(dead) = self.unmap_all(requests, domain, undo) {
+            self.poison(requests, dead);
+        }
+        error
     }
 
     /// One UNMAP per range. Any answer but OK means that the device may still reach the memory.
@@ -349,13 +392,14 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
     ) -> Result<(), Dead> {
         let mut left = ranges.map(|range| Request::Unmap { domain, range });
         loop {
-            let answers = requests.send(&self.unit(), &mut left)?;
-            if answers.is_empty() {
-                return Ok(());
-            }
-            if let Some(bad) = answers.iter().find(|answer| **answer != Answer::Done) {
+            let sent = requests.send(&self.unit(), &mut left)?;
+            if !sent.clean {
+                let bad = requests.answers(&sent).iter().find(|answer| **answer != Answer::Done);
                 emit!(warn, "iommu: UNMAP in domain {}: {:?}", domain.0, bad);
                 return Err(Dead::UnmapRefused);
+            }
+            if !sent.more {
+                return Ok(());
             }
         }
     }
@@ -378,7 +422,7 @@ fn uncut(domain: &DomainView<'_>, range: IovaRange) -> impl Iterator<Item = Iova
 ///
 /// Only UNSUPP can be soft, and only where the domain has another endpoint: the specification
 /// reserves it for "can't share" (virtio 1.2 §5.13.6.3.2). Any other status is hard (rule C-256).
-fn attach_error(answers: &Answers, shared: bool) -> Option<(usize, AttachError)> {
+fn attach_error(answers: &[Answer], shared: bool) -> Option<(usize, AttachError)> {
     let index = answers.iter().position(|answer| *answer != Answer::Done)?;
     let mut worst = AttachError::Incompatible;
     for answer in answers.iter().skip(index) {
@@ -397,15 +441,15 @@ fn attach_error(answers: &Answers, shared: bool) -> Option<(usize, AttachError)>
     Some((index, worst))
 }
 
-/// The worst answer to a batch of MAPs. What the core checked and the device refuses is `Io`.
-fn map_error(answers: &Answers) -> Option<MapError> {
-    let mut worst = None;
+/// The worst answer to a batch of MAPs that was not clean. What the core checked and the device
+/// refuses is `Io`.
+fn map_error(answers: &[Answer]) -> MapError {
+    let mut worst = MapError::OutOfMemory;
     for answer in answers.iter().filter(|answer| **answer != Answer::Done) {
         emit!(warn, "iommu: MAP: {:?}", answer);
-        worst = match *answer {
-            Answer::Refused(Status::NOMEM) => worst.or(Some(MapError::OutOfMemory)),
-            _ => Some(MapError::Io),
-        };
+        if *answer != Answer::Refused(Status::NOMEM) {
+            worst = MapError::Io;
+        }
     }
     worst
 }

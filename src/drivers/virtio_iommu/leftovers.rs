@@ -38,16 +38,17 @@ pub(super) fn sweep<P: Platform, T: Transport>(
         let mut questions = unmaps(first..=last, low_half(config.input_range));
         let (mut there, mut odd, mut precise) = (None, None, false);
         loop {
-            let answers = requests.send(unit, &mut questions)?;
-            if answers.is_empty() {
-                break;
-            }
+            let sent = requests.send(unit, &mut questions)?;
+            let answers = requests.answers(&sent);
             for (answer, id) in answers.iter().zip(ids_left.by_ref().take(answers.len())) {
                 match answer {
                     Answer::Done => there = Some(id),
                     Answer::Refused(Status::NOENT) => precise = true,
                     Answer::Refused(_) | Answer::Unclear => odd = Some(id),
                 }
+            }
+            if !sent.more {
+                break;
             }
         }
         let highest = if precise { there.max(odd) } else { there };
@@ -68,8 +69,8 @@ pub(super) fn empty<P: Platform, T: Transport>(
     span: IovaRange,
 ) {
     let mut questions = unmaps(ids, span);
-    while let Ok(answers) = requests.send(unit, &mut questions) {
-        if answers.is_empty() {
+    while let Ok(sent) = requests.send(unit, &mut questions) {
+        if !sent.more {
             return;
         }
     }

@@ -8,7 +8,6 @@
 //! [`Requests::look`] takes in what has come back since. Whoever waits first sees everything that
 //! was started before to its end, so requests never overtake each other across calls.
 
-use heapless::Vec;
 use zerocopy::IntoBytes;
 
 use super::tickets::Tickets;
@@ -69,8 +68,17 @@ pub(super) enum Answer {
     Unclear,
 }
 
-/// The answers of a batch, in the order of its requests.
-pub(super) type Answers = Vec<Answer, MAX_BATCH>;
+/// A batch that was sent and answered. [`Requests::answers`] has the answers until the next one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(super) struct Sent {
+    /// How many requests.
+    pub(super) count: usize,
+    /// Whether each was answered with [`Answer::Done`].
+    pub(super) clean: bool,
+    /// Whether there may be further requests, for which the ring had no room.
+    pub(super) more: bool,
+}
 
 /// Why the device can't be used any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,6 +110,9 @@ pub(super) struct Requests {
     probe_size: u32,
     /// For each chain, the place of its request in the batch that is waited for.
     places: [u8; MAX_BATCH],
+    /// The answers of the last batch that was waited for, in the order of its requests. Here, so
+    /// that nobody copies them.
+    answers: [Answer; MAX_BATCH],
     /// For each chain, the batch that it belongs to if nobody waits for it.
     owners: [Option<Ticket>; MAX_BATCH],
     pub(super) tickets: Tickets,
@@ -166,6 +177,7 @@ impl Requests {
             probe,
             probe_size,
             places: [0; MAX_BATCH],
+            answers: [Answer::Unclear; MAX_BATCH],
             owners: [None; MAX_BATCH],
             tickets: Tickets::default(),
             out: 0,
@@ -185,15 +197,21 @@ impl Requests {
     }
 
     /// Sends the next requests of `requests`, as many as the ring holds, under one notify, and
-    /// waits for all of them. No answers: there was no request left.
+    /// waits for all of them.
     pub(super) fn send<P: Platform, T: Transport>(
         &mut self,
         unit: &Unit<'_, P, T>,
         requests: &mut impl Iterator<Item = Request>,
-    ) -> Result<Answers, Dead> {
+    ) -> Result<Sent, Dead> {
         self.finish_started(unit)?;
-        let sent = self.submit(unit, requests, None);
-        self.collect(unit, sent)
+        let (count, more) = self.submit(unit, requests, None);
+        let clean = self.collect(unit, count)?;
+        Ok(Sent { count, clean, more })
+    }
+
+    /// The answers of a batch, in the order of its requests.
+    pub(super) fn answers(&self, sent: &Sent) -> &[Answer] {
+        self.answers.get(..sent.count).unwrap_or_default()
     }
 
     /// Sends the next requests of `requests`, as many as there is room for, under one notify, and
@@ -207,7 +225,7 @@ impl Requests {
         self.look(unit)?;
         let ticket = self.tickets.open(Wait::started(unit), unmap);
         let Some(ticket) = ticket else { return Ok(None) };
-        let sent = self.submit(unit, requests, Some(ticket));
+        let (sent, _) = self.submit(unit, requests, Some(ticket));
         if sent == 0 {
             self.tickets.close(ticket);
             return Ok(None);
@@ -254,6 +272,7 @@ impl Requests {
     }
 
     /// Reads the answer to a request and counts refusals.
+    #[inline]
     fn answer(&mut self, used: Used) -> Answer {
         let tail = usize::from(used.chain) * SLOT_LEN + TAIL_OFFSET;
         let answer = Answer::new(used.len, TAIL_LEN, Status(self.slots.read_u8(tail)));
@@ -261,26 +280,30 @@ impl Requests {
         answer
     }
 
-    /// Puts requests into the ring until it is full, and notifies. Returns how many.
+    /// Puts requests into the ring until it is full, and notifies. Returns how many, and whether
+    /// there may be more.
     fn submit<P: Platform, T: Transport>(
         &mut self,
         unit: &Unit<'_, P, T>,
         requests: &mut impl Iterator<Item = Request>,
         owner: Option<Ticket>,
-    ) -> usize {
+    ) -> (usize, bool) {
         let mut sent = 0;
-        while let Some(chain) = self.queue.reserve() {
+        let mut more = true;
+        for _ in 0..self.queue.room() {
             let Some(request) = requests.next() else {
-                self.queue.cancel(chain);
+                more = false;
                 break;
             };
+            let Some(chain) = self.queue.reserve() else { break }; // there is room
             if let Some(place) = self.places.get_mut(usize::from(chain)) {
                 *place = sent as u8;
             }
-            if let Some(slot) = self.owners.get_mut(usize::from(chain)) {
+            // A chain without an owner has `None` there already: `take_in` left it so.
+            if let Some(ticket) = owner
+                && let Some(slot) = self.owners.get_mut(usize::from(chain))
+            {
                 *slot = owner;
-            }
-            if let Some(ticket) = owner {
                 self.tickets.sent(ticket);
             }
             sent += 1;
@@ -292,29 +315,29 @@ impl Requests {
             self.queue.push(chain, Some(readable), writable);
         }
         self.publish(unit, owner.is_some());
-        sent
+        (sent, more)
     }
 
-    /// Waits for the answers of the `sent` requests in the ring.
+    /// Waits for the answers of the `sent` requests in the ring; whether all are done.
+    ///
+    /// Each has a place of its own in `answers`, and the queue takes each chain once: so all are new.
     fn collect<P: Platform, T: Transport>(
         &mut self,
         unit: &Unit<'_, P, T>,
         sent: usize,
-    ) -> Result<Answers, Dead> {
-        let mut answers = Answers::new();
-        for _ in 0..sent {
-            let _ = answers.push(Answer::Unclear); // a batch is never longer than the row
-        }
+    ) -> Result<bool, Dead> {
         let mut wait = Wait::new();
+        let mut clean = true;
         for _ in 0..sent {
             let used = self.wait(unit, &mut wait)?;
             let answer = self.answer(used);
+            clean &= answer == Answer::Done;
             let place = self.places.get(usize::from(used.chain)).copied().unwrap_or_default();
-            if let Some(slot) = answers.get_mut(usize::from(place)) {
+            if let Some(slot) = self.answers.get_mut(usize::from(place)) {
                 *slot = answer;
             }
         }
-        Ok(answers)
+        Ok(clean)
     }
 
     /// Asks for the properties of an endpoint; on [`Answer::Done`], [`properties`](Self::properties)
@@ -361,6 +384,7 @@ impl Requests {
     }
 
     /// Writes the readable part and returns its length.
+    #[inline]
     fn write_request(&mut self, slot: usize, request: &Request) -> u32 {
         let mut put = |bytes: &[u8]| {
             self.slots.write_bytes(slot, bytes);
@@ -406,6 +430,7 @@ impl Requests {
     }
 
     /// Takes the next completion of a batch.
+    #[inline]
     fn wait<P: Platform, T: Transport>(
         &mut self,
         unit: &Unit<'_, P, T>,
