@@ -1,6 +1,7 @@
 //! Runs the tool as a person does, with made-up images, compilers and QEMUs.
 
 mod command_line;
+mod docs;
 mod lifetime;
 #[path = "../../src/testelf.rs"]
 mod testelf;
