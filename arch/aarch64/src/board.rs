@@ -19,6 +19,8 @@ const DEVICE: usize = BLOCK | 0b11 << 53;
 const NORMAL: usize = BLOCK | 1 << 2 | 0b11 << 8;
 
 const GIB: usize = 1 << 30;
+/// RAM is mapped up to here.
+pub const MAPPED_END: usize = 4 * GIB;
 /// The high configuration space lies at 256.25 GiB.
 const HIGH_ECAM: usize = 256;
 

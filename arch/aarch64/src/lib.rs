@@ -14,7 +14,7 @@ mod logger;
 mod vectors;
 
 pub use aarch64_rt::entry;
-pub use board::IMAGE_END;
+pub use board::{IMAGE_END, MAPPED_END};
 pub use clock::now_ns;
 pub use exit::exit;
 pub use firmware::describe;

@@ -13,7 +13,7 @@ mod firmware;
 mod logger;
 mod traps;
 
-pub use board::IMAGE_END;
+pub use board::{IMAGE_END, MAPPED_END};
 pub use clock::now_ns;
 pub use exit::exit;
 pub use firmware::describe;

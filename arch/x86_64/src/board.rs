@@ -6,6 +6,8 @@ pub(crate) const IMAGE_START: usize = 0x40_0000;
 pub const IMAGE_END: usize = 0x200_0000;
 /// From here to 4 GiB there are devices, mapped uncached; RAM that the images use lies below.
 pub(crate) const DEVICES: usize = 0x8000_0000;
+/// RAM is mapped up to here.
+pub const MAPPED_END: usize = DEVICES;
 /// The first serial port.
 pub(crate) const UART: u16 = 0x3f8;
 /// QEMU's `isa-debug-exit`, as the machine line places it.

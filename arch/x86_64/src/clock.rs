@@ -23,7 +23,8 @@ const MOST_READS: u32 = 1_000_000;
 #[derive(Clone, Copy)]
 struct Clock {
     start: u64,
-    hz: u64,
+    /// Nanoseconds per count, times 2^32: a multiplication is cheap, a division is not.
+    scale: u64,
 }
 
 static CLOCK: Once<Clock> = Once::new();
@@ -48,15 +49,15 @@ pub fn init() {
         last = now;
     }
     let hz = (counter::ticks() - begin) * TIMER_HZ / passed;
-    CLOCK.call_once(|| Clock { start, hz: hz.max(1) });
+    CLOCK.call_once(|| Clock { start, scale: (1_000_000_000 << 32) / hz.max(1) });
 }
 
 /// Nanoseconds since the image started.
 #[must_use]
 pub fn now_ns() -> u64 {
-    let Some(Clock { start, hz }) = CLOCK.get().copied() else { return 0 };
+    let Some(Clock { start, scale }) = CLOCK.get().copied() else { return 0 };
     let ticks = u128::from(counter::ticks().saturating_sub(start));
-    (ticks * 1_000_000_000 / u128::from(hz)) as u64
+    ((ticks * u128::from(scale)) >> 32) as u64
 }
 
 defmt::timestamp!("{=u64:us}", now_ns() / 1000);

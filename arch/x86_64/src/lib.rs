@@ -13,7 +13,7 @@ mod exit;
 mod logger;
 mod pvh;
 
-pub use board::IMAGE_END;
+pub use board::{IMAGE_END, MAPPED_END};
 pub use clock::now_ns;
 pub use exit::exit;
 pub use pvh::describe;

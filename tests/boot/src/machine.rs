@@ -27,11 +27,15 @@ pub const VIRTIO_IOMMU: (u16, u16) = (0x1af4, 0x1057);
 const MMIO_LEN: usize = 0x200;
 const HEAP_LEN: usize = 32 << 20;
 const DMA_LEN: usize = 16 << 20;
+/// What a firmware may have put at the end of RAM: a device tree, tables.
+const FIRMWARE_LEN: usize = 16 << 20;
 
 /// What was found.
 pub struct Machine {
     /// All of memory.
     pub memory: Span,
+    /// The arguments given with `-append`.
+    pub arguments: &'static str,
     /// Which endpoint id stands for which PCI function.
     pub topology: Topology<'static>,
     /// The PCI functions.
@@ -40,6 +44,8 @@ pub struct Machine {
     pub iommus: Vec<IommuPlace, 2>,
     /// The test devices, in the order of the scan.
     pub devices: Vec<TestDevice, 8>,
+    /// Whether the memory above heap and DMA was asked for.
+    is_free_taken: AtomicBool,
 }
 
 /// Where a virtio-iommu is.
@@ -115,13 +121,26 @@ impl Machine {
         let on_pci = pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).copied().map(IommuPlace::Pci);
         let iommus: Vec<_, 2> = on_pci.take(1).chain(on_mmio).take(2).collect();
         let devices = test_devices(&pci, &topology, &iommus);
-        Ok(Self { memory, topology, pci, iommus, devices })
+        let is_free_taken = AtomicBool::new(false);
+        Ok(Self { memory, arguments, topology, pci, iommus, devices, is_free_taken })
     }
 
     /// Whether there is a virtio-iommu at all.
     #[must_use]
     pub fn has_iommu(&self) -> bool {
         !self.iommus.is_empty()
+    }
+
+    /// The first of `len` bytes of RAM above heap and DMA memory, mapped one to one, which are the
+    /// caller's for good. `None` if there are not so many, or for a second call.
+    ///
+    /// What the firmware left at the end of RAM is its own: keep some distance.
+    #[must_use]
+    pub fn take_free(&self, len: usize) -> Option<usize> {
+        let start = arch::IMAGE_END + HEAP_LEN + DMA_LEN;
+        let end = start.checked_add(len)?.checked_add(FIRMWARE_LEN)?;
+        let fits = end as u64 <= self.memory.end()? && end <= arch::MAPPED_END;
+        (fits && !self.is_free_taken.swap(true, Ordering::Relaxed)).then_some(start)
     }
 
     /// The registers of BAR `index` of a function.

@@ -7,7 +7,7 @@ use iommu::drivers::virtio_iommu::{InitError, Options, VirtioIommu};
 use iommu::error::ProbeError;
 use iommu::group::{Group, OwnerId, Ownership};
 use iommu::instance::Instance;
-use iommu::pool::Shared;
+use iommu::pool::{Pool, Shared};
 use iommu::registry::{DeviceInfo, Registry};
 use iommu::virtio::transport::mmio::MmioTransport;
 use iommu::virtio::transport::pci::PciTransport;
@@ -39,6 +39,10 @@ impl Default for World {
 pub enum NoWorld {
     /// The machine has no virtio-iommu.
     NoIommu,
+    /// The machine has no test device.
+    NoDevice,
+    /// The machine has too little memory.
+    Memory,
     /// The machine has a transport without a usable device.
     Transport(TransportError),
     /// A virtio-iommu can't be driven.
@@ -54,15 +58,24 @@ impl World {
     ///
     /// [`NoWorld`] says what is missing or failed.
     pub fn start(machine: &Machine) -> Result<Self, NoWorld> {
-        let registry = Registry::new(&POOL);
+        Self::start_in(machine, &POOL)
+    }
+
+    /// As [`start`](Self::start), with nodes from `pool`.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_in(machine: &Machine, pool: &'static Pool) -> Result<Self, NoWorld> {
+        let registry = Registry::new(pool);
         if machine.iommus.is_empty() {
             return Err(NoWorld::NoIommu);
         }
         let (mut units, mut features) = (Vec::new(), Vec::new());
         for place in &machine.iommus {
             let (unit, bits) = match transport(machine, place)? {
-                AnyTransport::Pci(transport) => start(transport, &registry)?,
-                AnyTransport::Mmio(transport) => start(transport, &registry)?,
+                AnyTransport::Pci(transport) => start(transport, &registry, pool)?,
+                AnyTransport::Mmio(transport) => start(transport, &registry, pool)?,
             };
             let _ = units.push(unit);
             let _ = features.push(bits);
@@ -178,8 +191,9 @@ fn options() -> Options {
 
 fn driver<T: Transport>(
     transport: T,
+    pool: &'static Pool,
 ) -> Result<VirtioIommu<&'static iommu_runtime::dma::Machine, T>, NoWorld> {
-    VirtioIommu::new(&PLATFORM, transport, &POOL, options()).map_err(NoWorld::Init)
+    VirtioIommu::new(&PLATFORM, transport, pool, options()).map_err(NoWorld::Init)
 }
 
 /// A unit under management, and the feature bits it was started with.
@@ -192,18 +206,26 @@ type Started = (Shared<Instance>, u64);
 /// [`NoWorld`] says what failed.
 pub fn with_first_driver(machine: &Machine, with: impl FnOnce(&dyn Driver)) -> Result<(), NoWorld> {
     match transport(machine, machine.iommus.first().ok_or(NoWorld::NoIommu)?)? {
-        AnyTransport::Pci(transport) => with(&driver(transport)?),
-        AnyTransport::Mmio(transport) => with(&driver(transport)?),
+        AnyTransport::Pci(transport) => with(&driver(transport, &POOL)?),
+        AnyTransport::Mmio(transport) => with(&driver(transport, &POOL)?),
     }
     Ok(())
 }
 
-enum AnyTransport {
+/// How the registers of a unit are reached.
+pub enum AnyTransport {
+    /// By PCI.
     Pci(PciTransport),
+    /// By MMIO.
     Mmio(MmioTransport),
 }
 
-fn transport(machine: &Machine, place: &IommuPlace) -> Result<AnyTransport, NoWorld> {
+/// The registers of a unit. One at a time may use them.
+///
+/// # Errors
+///
+/// [`NoWorld::Transport`]; [`NoWorld::NoIommu`] if it has none.
+pub fn transport(machine: &Machine, place: &IommuPlace) -> Result<AnyTransport, NoWorld> {
     match place {
         IommuPlace::Pci(function) => {
             let bars = core::array::from_fn(|index| machine.bar(function, index));
@@ -217,8 +239,12 @@ fn transport(machine: &Machine, place: &IommuPlace) -> Result<AnyTransport, NoWo
     }
 }
 
-fn start<T: Transport + 'static>(transport: T, registry: &Registry) -> Result<Started, NoWorld> {
-    let driver = driver(transport)?;
+fn start<T: Transport + 'static>(
+    transport: T,
+    registry: &Registry,
+    pool: &'static Pool,
+) -> Result<Started, NoWorld> {
+    let driver = driver(transport, pool)?;
     let features = driver.features().bits();
     let unit = registry.add_instance(driver).map_err(|error| NoWorld::Probe(error.errno()))?;
     Ok((unit, features))
