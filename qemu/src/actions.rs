@@ -30,6 +30,7 @@ pub fn run(cli: Cli, interrupt: Interrupt) -> Result<ExitCode, Error> {
         None => tool.demo(),
         Some(Action::Test { filter }) => tool.test(filter.as_deref()),
         Some(Action::Example { name }) => tool.examples(name.as_deref()),
+        Some(Action::Bench(args)) => tool.bench(&args),
         Some(Action::Setup { check }) => tool.setup(check),
         Some(Action::Lint) => tool.lint(),
         Some(Action::Run { image, args }) => tool.run_image(&image, &args),
@@ -37,11 +38,11 @@ pub fn run(cli: Cli, interrupt: Interrupt) -> Result<ExitCode, Error> {
 }
 
 /// What every command needs.
-struct Tool {
-    common: Common,
-    host: RealHost,
-    progress: Progress,
-    root: PathBuf,
+pub(crate) struct Tool {
+    pub(crate) common: Common,
+    pub(crate) host: RealHost,
+    pub(crate) progress: Progress,
+    pub(crate) root: PathBuf,
 }
 
 impl Tool {
@@ -140,7 +141,7 @@ impl Tool {
 
     /// Returns the machines that were asked for: one that was chosen, or all. A QEMU that was chosen
     /// boots one of them.
-    fn machines(&self) -> Vec<&'static Machine> {
+    pub(crate) fn machines(&self) -> Vec<&'static Machine> {
         match (self.common.arch, &self.common.qemu) {
             (None, None) => machine::all().into(),
             _ => vec![self.machine()],
@@ -160,7 +161,7 @@ impl Tool {
         }
     }
 
-    fn prepare(&self, machine: &Machine) -> Result<(Qemu, Toolchain), Error> {
+    pub(crate) fn prepare(&self, machine: &Machine) -> Result<(Qemu, Toolchain), Error> {
         let qemu = setup::qemu(&self.host, machine, self.options())?;
         let toolchain = setup::toolchain(&self.host, machine, self.options())?;
         self.progress.note(format_args!(
@@ -173,7 +174,7 @@ impl Tool {
         Ok((qemu, toolchain))
     }
 
-    fn build(
+    pub(crate) fn build(
         &self,
         which: Which,
         machine: &Machine,
@@ -204,7 +205,7 @@ impl Tool {
             qemu: &qemu.path,
             machine,
             setting,
-            limit: self.common.limit(),
+            limit: self.common.limit(BOOT_LIMIT),
             interrupt: &self.host.interrupt,
         };
         self.progress.command(booter.command_line(image));
@@ -241,6 +242,9 @@ impl Tool {
     }
 }
 
+/// How many seconds a boot may take.
+const BOOT_LIMIT: u64 = 60;
+
 /// Which messages of an image are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Show {
@@ -252,7 +256,7 @@ enum Show {
     Nothing,
 }
 
-fn exit(good: bool) -> ExitCode {
+pub(crate) fn exit(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

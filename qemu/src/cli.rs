@@ -42,6 +42,11 @@ pub enum Action {
         /// Only the one with this name.
         name: Option<String>,
     },
+    /// Count what every operation costs: instructions, requests and notifies, exact under -icount.
+    ///
+    /// Without --arch, on every architecture. Exit status 1 if --compare finds a cost that grew by
+    /// more than 5 %.
+    Bench(BenchArgs),
     /// Find or install what is needed, and nothing else.
     Setup {
         /// Change nothing: list what is there, what is missing, and the command to install it.
@@ -63,6 +68,20 @@ pub enum Action {
     },
 }
 
+/// What `cargo qemu bench` can be asked.
+#[derive(Args, Clone, Debug, Default)]
+pub struct BenchArgs {
+    /// Write the results to this file, for machines.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Leave out what needs more than 10 000 mappings.
+    #[arg(long)]
+    pub quick: bool,
+    /// Compare with the results of an earlier run; a cost that grew by more than 5 % fails.
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+}
+
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
@@ -81,10 +100,10 @@ pub struct Common {
     /// Exact instruction counts (-icount shift=0); slower.
     #[arg(long, global = true)]
     pub icount: bool,
-    /// Limit for each boot.
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60,
+    /// Limit for each boot: 60 seconds without a choice, and 1200 for a benchmark.
+    #[arg(long, global = true, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub timeout: u64,
+    pub timeout: Option<u64>,
     /// Show every QEMU and cargo command line, and where each message comes from.
     #[arg(long, global = true)]
     pub verbose: bool,
@@ -97,9 +116,9 @@ pub struct Common {
 }
 
 impl Common {
-    /// Returns the limit for each boot.
-    pub fn limit(&self) -> Duration {
-        Duration::from_secs(self.timeout)
+    /// Returns the limit for each boot, `default` seconds without a choice.
+    pub fn limit(&self, default: u64) -> Duration {
+        Duration::from_secs(self.timeout.unwrap_or(default))
     }
 }
 
@@ -127,6 +146,10 @@ pub enum Accel {
 /// Variants of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Variant {
+    /// What the benchmark runs on: one IOMMU, eight devices on the root bus, 4 GiB.
+    Bench,
+    /// The same, with the request to measure at most 10 000 mappings.
+    BenchQuick,
     /// Two IOMMUs, each with its own root bus.
     TwoIommus,
     /// One IOMMU that serves all buses.

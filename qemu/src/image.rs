@@ -17,6 +17,8 @@ use crate::setup::toolchain::Toolchain;
 pub enum Which {
     /// The one that tells the story.
     Demo,
+    /// The one that counts what things cost, built as a kernel is.
+    Bench,
     /// Every test target.
     Tests,
     /// Every example that boots.
@@ -26,7 +28,7 @@ pub enum Which {
 impl Which {
     fn package(self) -> &'static str {
         match self {
-            Self::Demo | Self::Tests => "--package=iommu-boot",
+            Self::Demo | Self::Bench | Self::Tests => "--package=iommu-boot",
             Self::Examples => "--package=iommu-examples",
         }
     }
@@ -66,6 +68,7 @@ pub fn build(
 fn command_line(which: Which, machine: &Machine, toolchain: &Toolchain) -> Cmd {
     let what: &[&str] = match which {
         Which::Demo => &["build", "--bin=demo"],
+        Which::Bench => &["build", "--bin=bench", "--profile=kernel"],
         // Only test targets: the others can't have a harness without std.
         Which::Tests => &["test", "--no-run", "--test=*"],
         Which::Examples => &["build", "--bins"],
@@ -83,7 +86,7 @@ fn executable(which: Which, line: &str) -> Option<PathBuf> {
         return None;
     }
     let kind = match which {
-        Which::Demo | Which::Examples => "bin",
+        Which::Demo | Which::Bench | Which::Examples => "bin",
         Which::Tests => "test",
     };
     let is_kind = message["target"]["kind"].as_array()?.iter().any(|have| have == kind);
@@ -122,5 +125,7 @@ mod tests {
         assert!(demo.contains("--bin=demo") && !demo.contains("--test"), "{demo}");
         let examples = command_line(Which::Examples, machine, &toolchain).to_string();
         assert!(examples.contains("--bins --package=iommu-examples"), "{examples}");
+        let bench = command_line(Which::Bench, machine, &toolchain).to_string();
+        assert!(bench.contains("--bin=bench --profile=kernel"), "{bench}");
     }
 }

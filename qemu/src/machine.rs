@@ -245,6 +245,10 @@ static AARCH64: Machine = Machine {
     ],
     options: |variant| {
         Some(match variant {
+            Variant::Bench => &[VIRT, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS],
+            Variant::BenchQuick => {
+                &[VIRT, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS, QUICK_ARGUMENTS]
+            }
             Variant::TwoIommus => {
                 &[VIRT, CONSOLE, MMIO, PXB, PCI_IOMMU, PX_IOMMU, PX_PORT, EDUS, VIRT_ARGUMENTS]
             }
@@ -306,6 +310,10 @@ static X86_64: Machine = Machine {
             EDUS,
             MICROVM_ARGUMENTS,
         ]),
+        Variant::Bench => Some(&[Q35, BENCH_CONSOLE, BENCH_IOMMU, BENCH_EDUS]),
+        Variant::BenchQuick => {
+            Some(&[Q35, BENCH_CONSOLE, BENCH_IOMMU, BENCH_EDUS, QUICK_ARGUMENTS])
+        }
         Variant::OneIommu => Some(&[Q35, CONSOLE, PXB, PCI_IOMMU, PX_PORT, EDUS]),
         Variant::NoIommu => Some(&[Q35, CONSOLE, PXB, PX_PORT, EDUS]),
         Variant::LargeGranule => Some(&[Q35, CONSOLE, PXB, COARSE_IOMMU, PX_PORT, EDUS]),
@@ -360,6 +368,12 @@ static RISCV64: Machine = Machine {
     // QEMU 7.2 refuses a virtio-iommu-pci here, and there is no bridge to a second root bus.
     tested: &[(Variant::MmioIommu, "virt, one IOMMU on MMIO")],
     options: |variant| match variant {
+        Variant::Bench => {
+            Some(&[RISCV_VIRT, BENCH_CONSOLE, MMIO, ROOT_IOMMU, BENCH_EDUS, RISCV_ARGUMENTS])
+        }
+        Variant::BenchQuick => {
+            Some(&[RISCV_VIRT, BENCH_CONSOLE, MMIO, ROOT_IOMMU, BENCH_EDUS, RISCV_QUICK_ARGUMENTS])
+        }
         Variant::MmioIommu => {
             Some(&[RISCV_VIRT, CONSOLE, MMIO, ROOT_IOMMU, ROOT_PORT, EDUS, RISCV_ARGUMENTS])
         }
@@ -405,6 +419,10 @@ const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 /// Memory, and the console as all there is beside the devices that are named.
 const CONSOLE: &[&str] =
     &["-m", "256", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"];
+/// The same with memory for a million mappings.
+const BENCH_CONSOLE: &[&str] =
+    &["-m", "4G", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"];
+const GIC_3: &[&str] = &["-machine", "gic-version=3"];
 #[rustfmt::skip] // one option with its value per line
 const MMIO: &[&str] = &[
     // virtio-mmio starts in legacy mode, and then the IOMMU never answers.
@@ -462,6 +480,8 @@ const RESERVING_IOMMU_JSON: &[&str] = &[
 const VIRT_ARGUMENTS: &[&str] = &["-append", "iommu.mmio=0x0a003e00:10"];
 const VIRT_ROOT_ARGUMENTS: &[&str] = &["-append", "iommu.mmio=0x0a003e00:0"];
 const RISCV_ARGUMENTS: &[&str] = &["-append", "iommu.mmio=0x10008000:0"];
+const QUICK_ARGUMENTS: &[&str] = &["-append", "bench.most=10000"];
+const RISCV_QUICK_ARGUMENTS: &[&str] = &["-append", "iommu.mmio=0x10008000:0 bench.most=10000"];
 /// The tables of microvm have no MCFG, so we tell where configuration space is, too.
 const MICROVM_ARGUMENTS: &[&str] =
     &["-append", "pci.ecam=0xe0000000 iommu.mmio=0xfeb02e00:0 iommu.mmio=0xfeb02c00:10"];
@@ -476,6 +496,16 @@ const EDUS: &[&str] = &[
     "-device", "edu,bus=br,addr=1,dma_mask=0xffffffffffffffff",
     "-device", "edu,bus=br,addr=2,dma_mask=0xffffffffffffffff",
     "-device", "edu,bus=rp,addr=0,dma_mask=0xffffffffffffffff",
+];
+
+/// What is measured has the devices at the places that they have for Linux, which it is compared
+/// with: one IOMMU, and eight groups.
+const BENCH_IOMMU: &[&str] = &["-device", "virtio-iommu-pci,addr=0x2"];
+#[rustfmt::skip]
+const BENCH_EDUS: &[&str] = &[
+    "-device", "edu,addr=0x4", "-device", "edu,addr=0x5", "-device", "edu,addr=0x6",
+    "-device", "edu,addr=0x7", "-device", "edu,addr=0x8", "-device", "edu,addr=0x9",
+    "-device", "edu,addr=0xa", "-device", "edu,addr=0xb",
 ];
 
 #[cfg(test)]
@@ -596,6 +626,21 @@ mod tests {
     fn a_machine_that_is_not_there_is_wrong_usage() {
         let error = PLAIN.check_on(&RISCV64, "x86_64", false).unwrap_err();
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn what_is_measured_runs_on_the_machine_that_linux_is_measured_on() {
+        let variants = [Variant::Bench, Variant::BenchQuick];
+        for (machine, variant) in all().into_iter().flat_map(|one| variants.map(|v| (one, v))) {
+            let setting = Setting { variant, icount: true, ..PLAIN };
+            let line = command_line(Path::new("qemu"), machine, setting, Path::new("image.elf"));
+            let line = line.to_string();
+            assert_eq!(line.matches("-device edu,addr=0x").count(), 8, "{line}");
+            assert!(setting.has_one_iommu(machine), "{line}");
+            assert_eq!(line.contains("bench.most=10000"), variant == Variant::BenchQuick);
+            assert_eq!(line.contains("iommu.mmio="), machine.name == "riscv64");
+            assert!(line.contains("-m 4G") && line.contains("-icount shift=0"), "{line}");
+        }
     }
 
     #[test]

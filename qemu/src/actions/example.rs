@@ -32,7 +32,7 @@ impl Tool {
     }
 
     /// Boots the examples that are wanted and tells `each` whether it held.
-    pub fn boot_examples(
+    pub(super) fn boot_examples(
         &self,
         machine: &Machine,
         qemu: &Qemu,

@@ -52,6 +52,15 @@ impl Toolchain {
         }
     }
 
+    /// Returns the command line with which its compiler tells its version.
+    pub fn rustc_version(&self) -> Cmd {
+        let cmd = match &self.kind {
+            Kind::Active => clean(Cmd::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))),
+            Kind::Distribution { .. } => clean(Cmd::new(DEBIAN_RUSTC)),
+        };
+        cmd.arg("--version").dir(&self.root)
+    }
+
     /// Returns the command line `cargo SUBCOMMAND` for `target`.
     pub fn cargo(&self, target: &str, subcommand: &str) -> Cmd {
         let cmd = match &self.kind {

@@ -6,6 +6,7 @@
 //! - `tally`: how many there were, for the host's report;
 //! - `bench`: real devices and memory for the table of cases in `iommu-cases`;
 //! - `story`: the steps of the demo;
+//! - `measure`: the work of the benchmark image;
 //! - `lsi`: a DMA engine for machines that can't have the usual test device;
 //! - `harness`: what the test images share;
 //! - `cases`: the cases of this machine alone, plain functions, the same on every architecture.
@@ -16,6 +17,7 @@ pub mod cases;
 pub mod harness;
 pub mod lsi;
 pub mod machine;
+pub mod measure;
 pub mod probe;
 pub mod story;
 pub mod tally;

@@ -1,0 +1,166 @@
+//! `cargo qemu bench`: what every operation costs, counted in the guest.
+//!
+//! The benchmark image prints one line per result ([`results::parse_line`]); [`ops`] knows what the
+//! words mean and how much they may cost, [`table`] shows them, [`compare`] judges them against an
+//! earlier run. Instructions are exact under `-icount shift=0`; wall time is shown and never judged.
+
+mod compare;
+mod ops;
+mod results;
+mod table;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::actions::{Tool, exit};
+use crate::boot::Booter;
+use crate::cli::{Accel, BenchArgs, Variant};
+use crate::cmd::Cmd;
+use crate::decode::Image;
+use crate::error::Error;
+use crate::image::Which;
+use crate::machine::{Machine, Setting};
+use crate::process;
+use crate::setup::qemu::Qemu;
+use crate::setup::toolchain::Toolchain;
+use crate::verdict::Verdict;
+use results::{Op, Results, Run};
+
+/// How many seconds a benchmark may take without a choice.
+const LIMIT: u64 = 1200;
+
+impl Tool {
+    /// Measures the machines that were asked for.
+    pub(crate) fn bench(&self, args: &BenchArgs) -> Result<ExitCode, Error> {
+        if self.common.accel == Accel::Kvm {
+            return Err(Error::Usage(
+                "instructions are counted in translated code: a benchmark needs --accel tcg".into(),
+            ));
+        }
+        // What can't be read should not be found out after the work.
+        let before = args.compare.as_deref().map(Results::load).transpose()?;
+        let mut prepared = Vec::new();
+        for machine in self.machines() {
+            prepared.push((machine, self.prepare(machine)?));
+        }
+        let mut runs = Vec::new();
+        for (machine, (qemu, toolchain)) in &prepared {
+            let run = self.measure(machine, qemu, toolchain, args.quick)?;
+            table::lines(&run).iter().for_each(|line| self.progress.line(line));
+            runs.push(run);
+        }
+        let results = Results::new(runs);
+        if let Some(path) = &args.json {
+            results.save(path)?;
+        }
+        match before {
+            Some(before) => Ok(exit(self.compare(&results, &before)?)),
+            None => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    /// Builds the benchmark image of one architecture and runs it.
+    fn measure(
+        &self,
+        machine: &Machine,
+        qemu: &Qemu,
+        toolchain: &Toolchain,
+        quick: bool,
+    ) -> Result<Run, Error> {
+        let images = self.build(Which::Bench, machine, toolchain)?;
+        let path =
+            images.first().ok_or_else(|| Error::Failed("cargo built no benchmark".into()))?;
+        let image = Image::load(path, &self.root)?;
+        let variant = if quick { Variant::BenchQuick } else { Variant::Bench };
+        let booter = Booter {
+            qemu: &qemu.path,
+            machine,
+            setting: Setting { variant, accel: self.common.accel, icount: true },
+            limit: self.common.limit(LIMIT),
+            interrupt: &self.host.interrupt,
+        };
+        self.progress.command(booter.command_line(&image));
+        self.progress.begin(&format!("benchmark on {}", machine.name), 0);
+        let started = Instant::now();
+        let mut ops: Vec<Op> = Vec::new();
+        let mut wrong = None;
+        let judged = booter.boot(&image, &mut |line| match results::parse_line(&line.text) {
+            Some(Ok(op)) => {
+                if self.progress.is_verbose() {
+                    self.progress.note(format_args!("{} {:?}", op.name(), op.instructions));
+                }
+                ops.push(op);
+            }
+            Some(Err(why)) => wrong = Some(why),
+            None => {}
+        });
+        self.progress.end();
+        let verdict = judged?.verdict;
+        if verdict != Verdict::Passed {
+            return Err(Error::Failed(format!("benchmark on {}: {verdict}", machine.name)));
+        }
+        if let Some(why) = wrong {
+            return Err(Error::Failed(format!(
+                "a result on {} can't be read: {why}",
+                machine.name
+            )));
+        }
+        if ops.is_empty() {
+            return Err(Error::Failed(format!("the benchmark on {} told nothing", machine.name)));
+        }
+        self.progress.line(format_args!(
+            "\nbenchmark on {}, QEMU {}: {} results in {:.0} s of wall time",
+            machine.name,
+            qemu.version,
+            ops.len(),
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(Run {
+            system: concat!("iommu ", env!("CARGO_PKG_VERSION")).into(),
+            built: format!("{}, profile kernel", self.compiler(toolchain)?),
+            arch: machine.name.into(),
+            qemu: qemu.version.to_string(),
+            ops,
+        })
+    }
+
+    /// Returns the compiler that builds the image, as it calls itself.
+    fn compiler(&self, toolchain: &Toolchain) -> Result<String, Error> {
+        let mut version = String::new();
+        let cmd: Cmd = toolchain.rustc_version();
+        process::lines(&cmd, &self.host.interrupt, &mut |line| {
+            if version.is_empty() {
+                version = line.to_owned();
+            }
+        })?;
+        Ok(version)
+    }
+
+    /// Shows what differs from an earlier run, and tells whether nothing grew too much.
+    fn compare(&self, now: &Results, before: &Results) -> Result<bool, Error> {
+        let mut is_good = true;
+        let mut was_compared = false;
+        for run in &now.runs {
+            let Some(old) = before.ours(&run.arch) else {
+                self.progress.line(format_args!("{}: nothing to compare with", run.arch));
+                continue;
+            };
+            was_compared = true;
+            let told = compare::compare(run, old);
+            self.progress.line(format_args!(
+                "\n{} against the earlier run: {} as before, {} differ, {} regressions of more than {} %",
+                run.arch,
+                told.same,
+                told.lines.len(),
+                told.regressions,
+                compare::ALLOWED
+            ));
+            told.lines.iter().for_each(|line| self.progress.line(line));
+            is_good &= told.regressions == 0;
+        }
+        if !was_compared {
+            return Err(Error::Usage("the file to compare with has none of these machines".into()));
+        }
+        Ok(is_good)
+    }
+}

@@ -1,0 +1,50 @@
+//! What the library costs on this machine: the work of the benchmark image.
+//!
+//! Run under `-icount shift=0`, where counts of instructions are exact and the same in every run.
+//! Nothing is judged here: each result is one line (`meter`) for the host tool, which has the targets.
+//!
+//! | file | measures |
+//! |---|---|
+//! | `floor.rs` | a request there and back, without a library |
+//! | `groups.rs` | attach and detach |
+//! | `mapping.rs` | map and unmap by size |
+//! | `growth.rs` | map and unmap by what is there already, replay, heap per mapping |
+
+mod floor;
+mod groups;
+mod growth;
+mod mapping;
+mod memory;
+mod meter;
+mod rig;
+mod slab;
+
+pub use rig::Rig;
+
+use crate::machine::Machine;
+use crate::world::NoWorld;
+
+/// `bench.most=NUMBER`: no more mappings than that, for a shorter run.
+fn most(arguments: &str) -> u64 {
+    let mut words = arguments.split_ascii_whitespace();
+    let number = words.find_map(|word| word.strip_prefix("bench.most=")?.parse().ok());
+    number.unwrap_or(u64::MAX)
+}
+
+/// Measures everything and tells the host.
+///
+/// # Errors
+///
+/// [`NoWorld`] says why the machine can't be measured.
+///
+/// # Panics
+///
+/// When the library refuses what it should do.
+pub fn run(machine: &Machine) -> Result<(), NoWorld> {
+    rig::floor(machine)?;
+    let rig = Rig::start(machine)?;
+    mapping::measure(&rig);
+    groups::measure(&rig);
+    growth::measure(&rig, most(machine.arguments));
+    Ok(())
+}
