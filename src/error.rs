@@ -150,8 +150,9 @@ errors! {
         OutOfMemory = ENOMEM, "out of memory";
         /// The instance has no domain id left, or a fixed table is full. `ENOSPC`.
         NoSpace = ENOSPC, "no domain id is left, or a table is full";
-        /// A region that must be mapped 1:1 lies outside the aperture. `ERANGE`.
-        Range = ERANGE, "a direct region is outside the aperture";
+        /// A region that must be mapped 1:1 lies outside the aperture, or everything that the device
+        /// can address does. `ERANGE`.
+        Range = ERANGE, "a direct region, or all that the device can address, is outside the aperture";
         /// The unit refused or did not answer in time, or group or instance are poisoned. `EIO`.
         Io = EIO, "the IOMMU failed or did not answer";
     }
@@ -222,6 +223,26 @@ errors! {
 }
 
 errors! {
+    /// Why memory could not be given to a device, or taken back.
+    DmaError {
+        /// An empty buffer or list, one that may not be written by the device, no whole granules
+        /// where only those can be mapped. `EINVAL`.
+        InvalidArg = EINVAL, "empty, not writable, or no whole granules";
+        /// The buffer wraps around the end of the address space. `EOVERFLOW`.
+        Overflow = EOVERFLOW, "the buffer wraps around";
+        /// No node, no page to bounce through, or no page table has room. `ENOMEM`.
+        OutOfMemory = ENOMEM, "out of memory";
+        /// No free block of addresses of that size that the device can emit. `ENOSPC`.
+        NoSpace = ENOSPC, "no free addresses that the device can emit";
+        /// This device mapped nothing at the address, or somebody unmaps it now. `ENOENT`.
+        NotMapped = ENOENT, "this device mapped nothing there";
+        /// The unit refused or did not answer in time, or is poisoned. Of an unmap: it may still let
+        /// the device reach the memory, which is kept out of use with its addresses. `EIO`.
+        Io = EIO, "the IOMMU failed or did not answer";
+    }
+}
+
+errors! {
     /// Why an interrupt doorbell could not be mapped.
     DoorbellError {
         /// The domain has no window for doorbells (rule C-040). `EOPNOTSUPP`.
@@ -285,6 +306,25 @@ impl From<OutOfMemory> for AttachError {
 impl From<OutOfMemory> for MapError {
     fn from(_: OutOfMemory) -> Self {
         Self::OutOfMemory
+    }
+}
+
+impl From<OutOfMemory> for DmaError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// For addresses that came from the allocator, and memory that was looked at.
+impl From<MapError> for DmaError {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::InvalidArg => Self::InvalidArg,
+            MapError::Overflow => Self::Overflow,
+            MapError::Range | MapError::Exists | MapError::AddrInUse => Self::NoSpace,
+            MapError::OutOfMemory => Self::OutOfMemory,
+            MapError::Busy | MapError::Io => Self::Io,
+        }
     }
 }
 

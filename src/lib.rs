@@ -55,6 +55,8 @@ pub mod addr;
 #[cfg(feature = "container")]
 pub mod container;
 pub mod device;
+#[cfg(feature = "dma")]
+pub mod dma;
 pub mod domain;
 pub mod driver;
 #[cfg(feature = "virtio-iommu")]

@@ -65,6 +65,17 @@ pub unsafe trait Platform: Send + Sync {
         PAGE_SIZE as u64
     }
 
+    /// The physical address of the byte that the CPU finds at `cpu`, or `None` if that is not known.
+    ///
+    /// Asked once per page of a buffer that is mapped for a device (`iommu::dma`); the answer holds to the
+    /// end of that page, for as long as the buffer is mapped. A buffer of which a page is not known is
+    /// bounced. The default knows none. With physical memory mapped 1:1 it is
+    /// `Some(PhysAddr(cpu.addr().get() as u64))`.
+    fn phys_of(&self, cpu: NonNull<u8>) -> Option<PhysAddr> {
+        let _ = cpu;
+        None
+    }
+
     /// Makes earlier CPU writes visible to a device that is notified after this returns.
     ///
     /// The default is a sequentially consistent fence, enough where devices are in the same
@@ -99,6 +110,10 @@ unsafe impl<P: Platform + ?Sized> Platform for &P {
 
     fn page_size(&self) -> u64 {
         (**self).page_size()
+    }
+
+    fn phys_of(&self, cpu: NonNull<u8>) -> Option<PhysAddr> {
+        (**self).phys_of(cpu)
     }
 
     fn release_to_device(&self) {

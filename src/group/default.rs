@@ -11,10 +11,14 @@ use core::fmt;
 
 use super::current::Current;
 use super::{Group, GroupState, Holder};
-use crate::addr::IovaRange;
+use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::device::Device;
+#[cfg(feature = "dma")]
+use crate::dma::Space;
 use crate::domain::{Added, PagingDomain};
-use crate::error::{ProbeError, UseError};
+use crate::error::{DoorbellError, ProbeError, UseError};
+#[cfg(feature = "dma")]
+use crate::pool::Pool;
 use crate::pool::Shared;
 use crate::reserved::ReservedKind;
 use crate::sync::{RawLock, SpinLock};
@@ -156,6 +160,10 @@ impl<R: RawLock> Group<R> {
             Holder::Kernel(users) if users > 1 => Holder::Kernel(users - 1),
             _ => Holder::Nobody,
         };
+        #[cfg(feature = "dma")]
+        if matches!(state.holder, Holder::Nobody) {
+            state.dma = None; // the domain may stay, for direct regions
+        }
         self.tidy_default(state);
     }
 }
@@ -178,6 +186,36 @@ impl<R: RawLock> DmaUse<R> {
     #[must_use]
     pub fn domain(&self) -> &Shared<PagingDomain<R>> {
         &self.domain
+    }
+
+    /// The address that a device of the group must write to, to ring the interrupt doorbell at
+    /// physical address `doorbell`; as
+    /// [`Attachment::map_doorbell`](super::Attachment::map_doorbell).
+    ///
+    /// # Errors
+    ///
+    /// As [`PagingDomain::map_doorbell`].
+    pub fn map_doorbell(&self, doorbell: PhysAddr) -> Result<Iova, DoorbellError> {
+        self.group.map_doorbell(&self.domain, doorbell)
+    }
+
+    /// Which addresses of the domain are taken; one for all drivers of the group, made for the first
+    /// of them.
+    #[cfg(feature = "dma")]
+    pub(crate) fn space(&self) -> Result<Shared<Space<R>>, UseError> {
+        let mut state = self.group.state.lock();
+        if let Some(space) = &state.dma {
+            return Ok(space.clone());
+        }
+        let space = Shared::new(self.group.pool, Space::new(&self.domain, self.group.pool)?)?;
+        state.dma = Some(space.clone());
+        Ok(space)
+    }
+
+    /// Where the nodes of the group come from.
+    #[cfg(feature = "dma")]
+    pub(crate) fn pool(&self) -> &'static Pool {
+        self.group.pool
     }
 }
 

@@ -8,7 +8,6 @@ use crate::device::DeviceId;
 use crate::domain::PagingDomain;
 use crate::error::{AttachError, DoorbellError};
 use crate::pool::Shared;
-use crate::reserved::{ReservedKind, ReservedRegion};
 use crate::sync::{RawLock, SpinLock};
 
 /// The exclusive right over a group. The group is blocked while only this exists (rule C-147).
@@ -184,13 +183,7 @@ impl<R: RawLock> Attachment<R> {
     ///
     /// As [`PagingDomain::map_doorbell`].
     pub fn map_doorbell(&self, doorbell: PhysAddr) -> Result<Iova, DoorbellError> {
-        let untranslated = |region: &ReservedRegion| {
-            region.kind == ReservedKind::Msi && region.range.contains(Iova(doorbell.0))
-        };
-        if self.group().reserved().as_slice().iter().any(untranslated) {
-            return Ok(Iova(doorbell.0));
-        }
-        self.domain.map_doorbell(doorbell)
+        self.group().map_doorbell(&self.domain, doorbell)
     }
 
     /// Blocks the group and returns its ownership. Can't fail: what the unit refuses poisons the

@@ -27,14 +27,17 @@ pub use current::Current;
 pub use default::DmaUse;
 pub use guard::{Attachment, IdentityAttachment, Ownership, Refused};
 
+use crate::addr::{Iova, PhysAddr};
 use crate::device::{Device, DeviceId};
+#[cfg(feature = "dma")]
+use crate::dma::Space;
 use crate::domain::{DomainOptions, PagingDomain};
 use crate::driver::EndpointId;
-use crate::error::{AttachError, ClaimError, DomainError, MapError, ProbeError};
+use crate::error::{AttachError, ClaimError, DomainError, DoorbellError, MapError, ProbeError};
 use crate::instance::Instance;
 use crate::list::{Link, List};
 use crate::pool::{Pool, PoolVec, Shared};
-use crate::reserved::{Full, ReservedKind, ReservedRegions};
+use crate::reserved::{Full, ReservedKind, ReservedRegion, ReservedRegions};
 use crate::sync::{Mutex, RawLock, SpinLock};
 use crate::trace::emit;
 use switch::{Failed, Members};
@@ -98,6 +101,9 @@ struct GroupState<R: RawLock> {
     /// There while a member needs 1:1 mappings, or kernel drivers use the group; then the group is
     /// on it.
     default: Option<Shared<PagingDomain<R>>>,
+    /// Which addresses of it are taken, while kernel drivers ask for some.
+    #[cfg(feature = "dma")]
+    dma: Option<Shared<Space<R>>>,
     poison: Option<Poison<R>>,
 }
 
@@ -126,6 +132,8 @@ impl<R: RawLock> Group<R> {
             holder: Holder::Nobody,
             current: Current::Blocked,
             default: None,
+            #[cfg(feature = "dma")]
+            dma: None,
             poison: None,
         };
         let state = Mutex::new(state);
@@ -312,6 +320,21 @@ impl<R: RawLock> Group<R> {
         }
         self.tidy_default(state);
         Some(device)
+    }
+
+    /// What a device of the group must write to, to ring a doorbell, while the group is on `domain`.
+    fn map_doorbell(
+        &self,
+        domain: &PagingDomain<R>,
+        doorbell: PhysAddr,
+    ) -> Result<Iova, DoorbellError> {
+        let untranslated = |region: &ReservedRegion| {
+            region.kind == ReservedKind::Msi && region.range.contains(Iova(doorbell.0))
+        };
+        if self.reserved().as_slice().iter().any(untranslated) {
+            return Ok(Iova(doorbell.0));
+        }
+        domain.map_doorbell(doorbell)
     }
 
     /// Whether no device of the group is incompatible with a domain of its instance, as far as the

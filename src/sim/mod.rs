@@ -29,6 +29,7 @@
 //! ```
 
 mod driver;
+mod platform;
 mod unit;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,7 @@ use crate::driver::{Capabilities, DomainFeatures, DomainId, EndpointId, Left, Ru
 use crate::error::AttachError;
 use crate::fault::{Access, DriverFault};
 use crate::reserved::ReservedRegions;
+pub use platform::SimPlatform;
 use unit::Unit;
 
 /// What a software IOMMU is like; [`Default`] is a plain 4 KiB unit with 48 bits.

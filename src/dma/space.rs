@@ -1,0 +1,195 @@
+//! The addresses of a group's default domain, which all its drivers share.
+//!
+//! Lock: `Space::state`, a leaf: it is held for a search, never while the unit works, nor over a
+//! call of the host.
+
+use super::iova::{IovaAllocator, IovaError};
+use super::record::{Direction, Parts, Record, State};
+use crate::addr::{Iova, IovaRange};
+use crate::domain::{Chunk, PagingDomain};
+use crate::error::{DmaError, MapError, OutOfMemory, UseError};
+use crate::pool::Pool;
+use crate::prot::Prot;
+use crate::sync::{Mutex, RawLock};
+
+/// How often a map looks for another place because somebody else is at the one that it found.
+const TRIES: usize = 64;
+
+pub(crate) struct Space<R: RawLock> {
+    pub(super) state: Mutex<R, SpaceState>,
+}
+
+pub(super) struct SpaceState {
+    pub(super) iovas: IovaAllocator<Record>,
+    /// The number of the newest handle.
+    owners: u32,
+}
+
+/// What a map asks for beside the memory.
+pub(super) struct Wish {
+    pub(super) owner: u32,
+    pub(super) len: u64,
+    pub(super) direction: Direction,
+    pub(super) prot: Prot,
+    /// The limits to try in order.
+    pub(super) limits: [Option<Iova>; 2],
+}
+
+impl<R: RawLock> Space<R> {
+    /// The addresses of `domain`, without what its devices reserve and the window for doorbells
+    /// (rules C-218, C-219).
+    ///
+    /// # Errors
+    ///
+    /// `Range`: nothing is left to hand out. `OutOfMemory`.
+    pub(crate) fn new(domain: &PagingDomain<R>, pool: &'static Pool) -> Result<Self, UseError> {
+        let geometry = domain.geometry();
+        let granule = geometry.page_sizes.granule();
+        let iovas = IovaAllocator::new(pool, geometry.aperture, granule).ok_or(UseError::Range)?;
+        let space = Self { state: Mutex::new(SpaceState { iovas, owners: 0 }) };
+        space.take_in(domain)?;
+        Ok(space)
+    }
+
+    /// A number for a new handle.
+    pub(super) fn new_owner(&self) -> Result<u32, UseError> {
+        let mut state = self.state.lock();
+        state.owners = state.owners.checked_add(1).ok_or(UseError::NoSpace)?;
+        Ok(state.owners)
+    }
+
+    /// Reserves what the devices of the domain reserve by now.
+    fn take_in(&self, domain: &PagingDomain<R>) -> Result<(), OutOfMemory> {
+        let (reserved, window) = (domain.reserved(), domain.msi_window());
+        let mut state = self.state.lock();
+        let regions = reserved.as_slice().iter().map(|region| region.range);
+        for range in regions.chain(window) {
+            state.iovas.reserve(range)?;
+        }
+        Ok(())
+    }
+
+    /// Maps chunks at free addresses and keeps the record with them, in state `Busy`.
+    ///
+    /// Addresses that turn out to be somebody else's - a device with reserved regions joined the
+    /// group, a driver mapped something into the domain by itself - are reserved from then on.
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace`, `OutOfMemory`, `Io`, `Overflow`. Nothing is mapped or taken, and `parts` is as it
+    /// was.
+    pub(super) fn map(
+        &self,
+        domain: &PagingDomain<R>,
+        wish: &Wish,
+        chunks: &[Chunk],
+        parts: &mut Parts,
+    ) -> Result<IovaRange, DmaError> {
+        for _ in 0..TRIES {
+            let range = self.take(wish, parts)?;
+            let refused = match domain.map_chunks(range.first(), chunks, wish.prot) {
+                Ok(_) => return Ok(range),
+                Err(refused) => refused,
+            };
+            if let Some(record) = self.release(range.first()) {
+                *parts = record.parts;
+            }
+            match refused {
+                MapError::AddrInUse => self.take_in(domain)?,
+                MapError::Exists => self.step_aside(domain, range)?,
+                _ => return Err(refused.into()),
+            }
+        }
+        Err(DmaError::NoSpace)
+    }
+
+    /// Reserves what somebody else mapped in `range`.
+    fn step_aside(&self, domain: &PagingDomain<R>, range: IovaRange) -> Result<(), OutOfMemory> {
+        let found = domain.next_mapping(range.first()).filter(|run| run.range.overlaps(range));
+        match found {
+            Some(run) => self.state.lock().iovas.reserve(run.range),
+            None => Ok(()), // it went meanwhile
+        }
+    }
+
+    /// Takes addresses, and the parts with them.
+    fn take(&self, wish: &Wish, parts: &mut Parts) -> Result<IovaRange, DmaError> {
+        let Wish { owner, len, direction, .. } = *wish;
+        let mut state = self.state.lock();
+        let empty = Parts::new(state.iovas.pool());
+        let taken = core::mem::replace(parts, empty);
+        let mut record = Record { owner, direction, state: State::Busy, parts: taken };
+        let mut error = DmaError::NoSpace;
+        for limit in wish.limits.into_iter().flatten() {
+            match state.iovas.alloc(len, limit, record) {
+                Ok(range) => return Ok(range),
+                Err((refused, back)) => (error, record) = (refused.into(), back),
+            }
+        }
+        *parts = record.parts;
+        Err(error)
+    }
+
+    /// Gives addresses back, and the record that was kept with them.
+    pub(super) fn release(&self, first: Iova) -> Option<Record> {
+        self.state.lock().iovas.remove(first).map(|(_, record)| record)
+    }
+
+    /// Takes the parts of a mapping of `owner` out of its record if `pick` accepts it, which is
+    /// `Busy` from then on.
+    pub(super) fn check_out(
+        &self,
+        owner: u32,
+        iova: Iova,
+        pick: impl Fn(IovaRange, &Record) -> bool,
+    ) -> Option<(IovaRange, Direction, Parts)> {
+        let mut state = self.state.lock();
+        let empty = Parts::new(state.iovas.pool());
+        let (range, record) = state.iovas.get_mut(iova)?;
+        if record.owner != owner || !pick(range, record) {
+            return None;
+        }
+        record.state = State::Busy;
+        Some((range, record.direction, core::mem::replace(&mut record.parts, empty)))
+    }
+
+    /// As [`check_out`](Self::check_out), for the lowest mapping of `owner` from `at` on that the
+    /// device has.
+    pub(super) fn check_out_next(&self, owner: u32, at: Iova) -> Option<(IovaRange, Parts)> {
+        let mut at = at;
+        loop {
+            let (range, _) =
+                self.state.lock().iovas.first_from(at).map(|(range, _)| (range, ()))?;
+            let is_mapped = |_, record: &Record| record.state == State::Mapped;
+            if let Some((range, _, parts)) = self.check_out(owner, range.first(), is_mapped) {
+                return Some((range, parts));
+            }
+            at = range.last().checked_add(1)?;
+        }
+    }
+
+    /// Puts parts back, and says how far the mapping has come.
+    pub(super) fn check_in(&self, first: Iova, parts: Parts, now: State) {
+        if let Some((_, record)) = self.state.lock().iovas.get_mut(first) {
+            record.parts = parts;
+            record.state = now;
+        }
+    }
+
+    /// Says how far a mapping has come.
+    pub(super) fn set_state(&self, first: Iova, now: State) {
+        if let Some((_, record)) = self.state.lock().iovas.get_mut(first) {
+            record.state = now;
+        }
+    }
+}
+
+impl From<IovaError> for DmaError {
+    fn from(error: IovaError) -> Self {
+        match error {
+            IovaError::InvalidArg => Self::InvalidArg,
+            IovaError::NoSpace => Self::NoSpace,
+            IovaError::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! DMA for kernel drivers, against the software IOMMU, with a device that really reads and writes.
+
+mod buffers;
+mod coherent;
+mod deferred;
+mod fixture;
+mod lists;
+mod random;
+mod raw;
+mod spaces;
+mod sweep;
