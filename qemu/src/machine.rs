@@ -236,7 +236,7 @@ pub fn command_line(qemu: &Path, machine: &Machine, setting: Setting, image: &Pa
 static AARCH64: Machine = Machine {
     name: "aarch64",
     target: "aarch64-unknown-none",
-    packages: &["iommu-aarch64"],
+    packages: &["iommu-aarch64", "iommu-peer"],
     qemu: "qemu-system-aarch64",
     qemu_package: "qemu-system-arm",
     tested: &[
@@ -289,7 +289,7 @@ static AARCH64: Machine = Machine {
 static X86_64: Machine = Machine {
     name: "x86_64",
     target: "x86_64-unknown-none",
-    packages: &["iommu-x86_64", "iommu-harness"],
+    packages: &["iommu-x86_64", "iommu-harness", "iommu-peer"],
     qemu: "qemu-system-x86_64",
     qemu_package: "qemu-system-x86",
     // QEMU refuses a second virtio-iommu-pci on a PC, and q35 has no bus for one on MMIO. microvm has,
