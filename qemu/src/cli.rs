@@ -45,7 +45,7 @@ pub enum Action {
     /// Count what every operation costs: instructions, requests and notifies, exact under -icount.
     ///
     /// Without --arch, on every architecture. Exit status 1 if --compare finds a cost that grew by
-    /// more than 5 %.
+    /// more than 5 %. With --peer, what a user would pick instead stands beside it.
     Bench(BenchArgs),
     /// Find or install what is needed, and nothing else.
     Setup {
@@ -80,6 +80,25 @@ pub struct BenchArgs {
     /// Compare with the results of an earlier run; a cost that grew by more than 5 % fails.
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
+    /// Measure this as well, on the same machine in the same run. On aarch64 and x86_64.
+    #[arg(long, value_enum)]
+    pub peer: Option<Peer>,
+    /// The kernel of the peer: a package of Debian's, to be given more than once where image and modules
+    /// are two, or the folder of an unpacked one. Needs --arch, and no network.
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    pub kernel: Vec<PathBuf>,
+    /// Fetch the peer's kernel from this suite of Debian's.
+    ///
+    /// Without a choice it is that of the machine, or unstable if that has no driver for a virtio-iommu.
+    #[arg(long, value_name = "NAME", requires = "peer", conflicts_with = "kernel")]
+    pub suite: Option<String>,
+}
+
+/// What we are measured against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Peer {
+    /// The type1 container of Linux with Linux's driver for a virtio-iommu.
+    Linux,
 }
 
 /// Options of every command.

@@ -23,6 +23,8 @@ pub enum Which {
     Tests,
     /// Every example that boots.
     Examples,
+    /// The program that measures Linux.
+    Peer,
 }
 
 impl Which {
@@ -30,6 +32,7 @@ impl Which {
         match self {
             Self::Demo | Self::Bench | Self::Tests => "--package=iommu-boot",
             Self::Examples => "--package=iommu-examples",
+            Self::Peer => "--package=iommu-peer",
         }
     }
 }
@@ -72,6 +75,7 @@ fn command_line(which: Which, machine: &Machine, toolchain: &Toolchain) -> Cmd {
         // Only test targets: the others can't have a harness without std.
         Which::Tests => &["test", "--no-run", "--test=*"],
         Which::Examples => &["build", "--bins"],
+        Which::Peer => &["build", "--bin=iommu-peer", "--release"],
     };
     toolchain
         .cargo(machine.target, what[0])
@@ -86,7 +90,7 @@ fn executable(which: Which, line: &str) -> Option<PathBuf> {
         return None;
     }
     let kind = match which {
-        Which::Demo | Which::Bench | Which::Examples => "bin",
+        Which::Demo | Which::Bench | Which::Examples | Which::Peer => "bin",
         Which::Tests => "test",
     };
     let is_kind = message["target"]["kind"].as_array()?.iter().any(|have| have == kind);

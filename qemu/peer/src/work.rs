@@ -149,7 +149,9 @@ fn many_mappings(
     let container = with_groups(groups, 1)?;
     let mut have = 0;
     let mut before = 0;
-    for (count, map, unmap) in STEPS {
+    // The tool puts this file down when somebody is in a hurry.
+    let most = if File::open(c"/quick", READ).is_ok() { 10_000 } else { 1_000_000 };
+    for (count, map, unmap) in STEPS.into_iter().filter(|(count, ..)| *count <= most) {
         fill(&container, memory, have, count)?;
         have = count;
         let (mut maps, mut unmaps) = (Series::new(marks, map), Series::new(marks, unmap));
@@ -164,7 +166,7 @@ fn many_mappings(
             10_000 => before = slab()?,
             100_000 => {
                 let grown = slab()?.saturating_sub(before);
-                console::line(format_args!("value bytes_per_mapping {}", grown * 1024 / 90_000));
+                console::line(format_args!("value heap_random@100k {}", grown * 1024 * 10 / 9));
             }
             _ => {}
         }

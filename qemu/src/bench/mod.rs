@@ -2,10 +2,11 @@
 //!
 //! The benchmark image prints one line per result ([`results::parse_line`]); [`ops`] knows what the
 //! words mean and how much they may cost, [`table`] shows them, [`compare`] judges them against an
-//! earlier run. Instructions are exact under `-icount shift=0`; wall time is shown and never judged.
+//! earlier run, [`peer`] measures what a user would pick instead. Instructions are exact under `-icount shift=0`; wall time is shown and never judged.
 
 mod compare;
 mod ops;
+mod peer;
 mod results;
 mod table;
 
@@ -27,7 +28,7 @@ use crate::verdict::Verdict;
 use results::{Op, Results, Run};
 
 /// How many seconds a benchmark may take without a choice.
-const LIMIT: u64 = 1200;
+pub(crate) const LIMIT: u64 = 1200;
 
 impl Tool {
     /// Measures the machines that were asked for.
@@ -43,10 +44,16 @@ impl Tool {
         for machine in self.machines() {
             prepared.push((machine, self.prepare(machine)?));
         }
+        let mut peers = self.peers(args, &prepared)?;
         let mut runs = Vec::new();
         for (machine, (qemu, toolchain)) in &prepared {
             let run = self.measure(machine, qemu, toolchain, args.quick)?;
             table::lines(&run).iter().for_each(|line| self.progress.line(line));
+            if let Some(peer) = peers.remove(machine.name) {
+                let linux = peer.measure(&self.host.interrupt, &self.progress)?;
+                peer::side(&run, &linux).iter().for_each(|line| self.progress.line(line));
+                runs.extend(linux);
+            }
             runs.push(run);
         }
         let results = Results::new(runs);
@@ -140,7 +147,7 @@ impl Tool {
     fn compare(&self, now: &Results, before: &Results) -> Result<bool, Error> {
         let mut is_good = true;
         let mut was_compared = false;
-        for run in &now.runs {
+        for run in now.runs.iter().filter(|run| run.is_ours()) {
             let Some(old) = before.ours(&run.arch) else {
                 self.progress.line(format_args!("{}: nothing to compare with", run.arch));
                 continue;

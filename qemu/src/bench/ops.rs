@@ -71,6 +71,9 @@ const PAGES_1G: u64 = 262_144;
 
 #[rustfmt::skip] // one operation per line
 const ROWS: &[Row] = &[
+    row("system_call", "Linux: the cheapest system call (getppid)", NONE),
+    row("ioctl_nothing", "Linux: an ioctl that does nothing", NONE),
+    row("unmap_nothing", "Linux: an unmap that finds nothing", NONE),
     row("floor_map", "bare MAP: build, notify, poll", NONE),
     row("floor_unmap", "bare UNMAP: build, notify, poll", NONE),
     row("domain_map_4k", "map 4 KiB, domain without a container", NONE),
@@ -83,6 +86,8 @@ const ROWS: &[Row] = &[
     many("unmap_2m", "unmap 2 MiB", (512, "page"), like("unmap_4k", 110, 12)),
     many("map_1g", "map 1 GiB", (PAGES_1G, "page"), like("map_4k", 110, 12)),
     many("unmap_1g", "unmap 1 GiB", (PAGES_1G, "page"), like("unmap_4k", 110, 12)),
+    many("map_1g_of_2m", "map 1 GiB, in pages of 2 MiB", (PAGES_1G, "page"), NONE),
+    many("unmap_1g_of_2m", "unmap the same", (PAGES_1G, "page"), NONE),
     many("map_64m_scattered", "map 64 MiB, no page next to another", (PAGES_64M, "page"),
         most(PAGES_64M * 350, PAGES_64M, 130)),
     many("unmap_64m_scattered", "unmap the same", (PAGES_64M, "page"),
@@ -143,6 +148,12 @@ const ROWS: &[Row] = &[
 /// Returns the operation in words; an unknown one is its own.
 pub fn title(op: &str) -> &str {
     find(op).map_or(op, |row| row.title)
+}
+
+/// Tells whether an operation is known.
+#[cfg(test)]
+pub fn is_known(op: &str) -> bool {
+    find(op).is_some()
 }
 
 /// Returns how many pages or mappings one call is about, and what they are.

@@ -42,6 +42,11 @@ impl Toolchain {
         Self { kind, root: root.to_owned(), target_dir }
     }
 
+    /// Returns the folder that everything for bare machines is built in.
+    pub fn target_dir(&self) -> &Path {
+        &self.target_dir
+    }
+
     /// Says which one it is.
     pub fn describe(&self) -> &'static str {
         match self.kind {

@@ -50,6 +50,24 @@ fn nothing_on_the_path_and_no_set_up_is_exit_3() {
 }
 
 #[test]
+fn a_peer_that_can_not_be_measured_is_exit_2_and_a_missing_kernel_exit_3() {
+    let bench = |args: &[&str]| Shown::of(tool().args(["bench", "--qemu", FAKE]).args(args));
+    let linux = ["--peer", "linux"];
+    bench(&["--peer", "windows"]).expect(2, &["linux"]);
+    bench(&["--kernel", "file.deb"]).expect(2, &["--peer"]);
+    bench(&[&linux[..], &["--arch", "riscv64"]].concat()).expect(2, &["aarch64 and x86_64 only"]);
+    let both = ["--kernel", "file.deb", "--suite", "stable"];
+    bench(&[&linux[..], &both].concat()).expect(2, &["--suite"]);
+    let mut of_which = tool();
+    of_which.args(["bench", "--peer", "linux", "--kernel", "file.deb"]);
+    Shown::of(&mut of_which).expect(2, &["say which with --arch"]);
+    let missing = ["--arch", "x86_64", "--kernel", "/no/such.deb"];
+    let parts =
+        ["there is no /no/such.deb", "to install it", "linux-image-VERSION-amd64", "--kernel FILE"];
+    bench(&[&linux[..], &missing].concat()).expect(3, &parts);
+}
+
+#[test]
 fn check_lists_what_is_there_and_what_is_missing() {
     let empty = Scratch::new();
     let mut command = tool();
