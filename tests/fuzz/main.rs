@@ -2,9 +2,10 @@
 //!
 //! A run is repeatable: it depends on the seed and the count alone, both of which it prints.
 //! `IOMMU_FUZZ_SEED` and `IOMMU_FUZZ_RUNS` choose others. An input that fails is printed in hex and
-//! written to the target directory. With a nightly toolchain, `fuzz/` runs the same two bodies under
+//! written to the target directory. With a nightly toolchain, `fuzz/` runs the same bodies under
 //! libFuzzer; see its `Cargo.toml`.
 
+mod firmware;
 mod input;
 mod reports;
 mod ring;
@@ -120,8 +121,13 @@ fn probe_and_event_bytes() {
 }
 
 #[test]
+fn firmware_bytes() {
+    run("firmware", firmware::run);
+}
+
+#[test]
 fn the_corpus_stays_small() {
-    let all: Vec<_> = ["ring", "reports"].into_iter().flat_map(corpus).collect();
+    let all: Vec<_> = ["firmware", "ring", "reports"].into_iter().flat_map(corpus).collect();
     let bytes: usize = all.iter().map(|(_, input)| input.len()).sum();
     assert!(all.len() < 200 && bytes < 200_000, "{} files, {bytes} bytes", all.len());
 }

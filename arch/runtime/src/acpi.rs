@@ -1,11 +1,12 @@
-//! What the image needs of the ACPI tables: configuration space (MCFG) and which IOMMU serves which
-//! PCI function (VIOT). No AML. Every table is checked by its length and sum.
+//! What the image needs of the ACPI tables: the way to them, and configuration space (MCFG); which
+//! IOMMU serves which PCI function (VIOT) is read by the library. No AML. Every table is checked by
+//! its length and sum.
 //!
 //! The crate `acpi` has no VIOT, and asks for two dozen functions of the kernel to read a table.
 
-use iommu::driver::EndpointId;
+use iommu::firmware::Viot;
 
-use crate::firmware::{RootBuses, Span};
+use crate::firmware::Span;
 
 /// Reads `len` bytes of the firmware's memory from a physical address on; `None` if they are not.
 pub type Read<'a> = fn(u64, usize) -> Option<&'a [u8]>;
@@ -73,76 +74,10 @@ impl<'a> Tables<'a> {
         })
     }
 
-    /// The table VIOT, if there is one.
+    /// The table VIOT, if there is one without an error.
     #[must_use]
     pub fn viot(&self) -> Option<Viot<'a>> {
-        self.find(b"VIOT").map(|table| Viot { table })
-    }
-}
-
-/// The table VIOT: which endpoint ids stand for which PCI functions.
-#[derive(Clone, Copy, Debug)]
-pub struct Viot<'a> {
-    table: &'a [u8],
-}
-
-/// A node of VIOT that puts a range of PCI functions behind an IOMMU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PciRange {
-    /// The endpoint id of the first function.
-    pub endpoint: u32,
-    /// The first requester id.
-    pub first: u16,
-    /// The last requester id.
-    pub last: u16,
-}
-
-impl<'a> Viot<'a> {
-    /// The ranges of PCI segment 0, in the table's order.
-    pub fn pci_ranges(&self) -> impl Iterator<Item = PciRange> + use<'a> {
-        const NODE_COUNT: usize = 36;
-        const FIRST_NODE: usize = 38;
-        const PCI_RANGE: u64 = 1;
-        let table = self.table;
-        let mut left = number(table, NODE_COUNT, 2).unwrap_or_default();
-        let mut at = number(table, FIRST_NODE, 2).unwrap_or_default() as usize;
-        let nodes = core::iter::from_fn(move || {
-            left = left.checked_sub(1)?;
-            let len = number(table, at.checked_add(2)?, 2)? as usize;
-            let node = table.get(at..at.checked_add(len)?)?;
-            at += len.max(4); // a length of 0 must not keep us here
-            Some(node)
-        });
-        nodes.filter_map(|node| {
-            let (kind, endpoint) = (number(node, 0, 1)?, number(node, 4, 4)?);
-            let (segment, first, last) =
-                (number(node, 8, 2)?, number(node, 12, 2)?, number(node, 14, 2)?);
-            let range =
-                PciRange { endpoint: endpoint as u32, first: first as u16, last: last as u16 };
-            (kind == PCI_RANGE && segment == 0).then_some(range)
-        })
-    }
-
-    /// The endpoint id of a requester id; the first range that fits wins. `None`: the function is
-    /// behind no IOMMU.
-    #[must_use]
-    pub fn endpoint(&self, requester: u16) -> Option<EndpointId> {
-        self.pci_ranges().find_map(|PciRange { endpoint, first, last }| {
-            let offset = requester.checked_sub(first).filter(|_| requester <= last)?;
-            Some(EndpointId(endpoint.checked_add(offset.into())?))
-        })
-    }
-
-    /// The buses that ranges begin with. QEMU writes a range per root bus.
-    #[must_use]
-    pub fn root_buses(&self) -> RootBuses {
-        let mut roots = RootBuses::new();
-        for bus in self.pci_ranges().map(|range| (range.first >> 8) as u8) {
-            if !roots.contains(&bus) && roots.push(bus).is_err() {
-                break;
-            }
-        }
-        roots
+        Viot::new(self.find(b"VIOT")?).ok()
     }
 }
 

@@ -2,9 +2,7 @@
 
 use heapless::Vec;
 use iommu::driver::EndpointId;
-use iommu::firmware::IommuMap;
-
-use crate::acpi::Viot;
+use iommu::firmware::{IommuMap, Viot, ViotNode};
 
 /// A contiguous range of physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -66,7 +64,7 @@ impl Topology<'_> {
     pub fn endpoint(&self, requester: u16) -> Option<EndpointId> {
         match self {
             Self::IommuMap(map) => map.translate(requester).map(|(_, endpoint)| endpoint),
-            Self::Viot(viot) => viot.endpoint(requester),
+            Self::Viot(viot) => viot.pci(0, requester).map(|(_, endpoint)| endpoint),
             Self::Untold => None,
         }
     }
@@ -76,6 +74,20 @@ impl Topology<'_> {
     pub fn is_told(&self) -> bool {
         !matches!(self, Self::Untold)
     }
+}
+
+/// The buses that the ranges of PCI segment 0 begin with. QEMU writes a range per root bus.
+#[must_use]
+pub fn root_buses(viot: &Viot<'_>) -> RootBuses {
+    let mut roots = RootBuses::new();
+    for node in viot.nodes() {
+        let ViotNode::PciRange(range) = node else { continue };
+        let bus = (range.first_function >> 8) as u8;
+        if range.first_segment == 0 && !roots.contains(&bus) && roots.push(bus).is_err() {
+            break;
+        }
+    }
+    roots
 }
 
 /// The machine as the firmware describes it.

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "reads memory that the firmware wrote")]
 
 use iommu_runtime::acpi::Tables;
-use iommu_runtime::firmware::{Description, Missing, PciHost, Span, Topology};
+use iommu_runtime::firmware::{Description, Missing, PciHost, Span, Topology, root_buses};
 use spin::Once;
 
 use crate::board;
@@ -56,7 +56,7 @@ pub fn describe() -> Result<Description<'static>, Missing> {
     let arguments = handed.arguments();
     let ecam = tables.ecam().or_else(|| ecam_of(arguments)).ok_or(Missing::PciHost)?;
     let viot = tables.viot();
-    let roots = viot.map_or_else(Default::default, |viot| viot.root_buses());
+    let roots = viot.as_ref().map_or_else(Default::default, root_buses);
     let host = PciHost { ecam, window: window(ecam), roots };
     let topology = viot.map_or(Topology::Untold, Topology::Viot);
     Ok(Description { memory, host, arguments, topology })
