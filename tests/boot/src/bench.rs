@@ -10,6 +10,7 @@ use iommu::fault::DriverFault;
 use iommu::instance::Instance;
 use iommu::pool::Shared;
 use iommu::registry::Registry;
+pub use iommu_cases::bench::FILL;
 use iommu_cases::{Bench, Outcome, Seat, Store, Transfer, Who};
 use iommu_runtime::dma::Buffer;
 use iommu_runtime::edu::Direction;
@@ -19,8 +20,6 @@ use crate::machine::{PLATFORM, TestDevice};
 use crate::world::{World, place};
 use crate::{probe, tally};
 
-/// What every byte of the memory of a case is while nothing happens.
-pub const FILL: u8 = 0xee;
 /// How many pieces of memory a case may have.
 const PIECES: usize = 16;
 
@@ -45,6 +44,16 @@ impl Store for Pieces {
 
     fn in_use(&self) -> usize {
         PLATFORM.pages_in_use()
+    }
+
+    fn read(&self, at: PhysAddr) -> u8 {
+        let mut byte = FILL;
+        self.bytes(at, 1, |_, piece, offset| byte = piece.read(offset));
+        byte
+    }
+
+    fn write(&self, at: PhysAddr, value: u8) {
+        self.put(at, 1, |_| value);
     }
 }
 
@@ -158,6 +167,12 @@ impl Bench for World {
 
     fn touch(&self, who: Who, iova: u64) {
         self.test_device(who).edu.poke(iova, 1).expect("the device has an MSI");
+    }
+
+    fn carry(&self, who: Who, from: u64, to: u64) {
+        for (direction, address) in [(Direction::FromMemory, from), (Direction::ToMemory, to)] {
+            probe::transfer([(self.test_device(who), address)].into_iter(), direction, 4);
+        }
     }
 
     fn transfer(&self, jobs: &mut [Transfer], len: usize) {

@@ -31,6 +31,9 @@ pub trait Bench {
     /// Lets the device write four bytes to `iova`; nobody looks what comes of it.
     fn touch(&self, who: Who, iova: u64);
 
+    /// Lets the device read four bytes at `from` and write them to `to`; nobody looks what comes of it.
+    fn carry(&self, who: Who, from: u64, to: u64);
+
     /// Runs transfers of `len` bytes on several devices, each at most once, and judges each.
     ///
     /// `len` is a multiple of 4, or [`MAX_TRANSFER`](crate::bench::MAX_TRANSFER). Takes the fault
@@ -119,7 +122,17 @@ pub trait Store: Sync {
 
     /// How many pages are in use.
     fn in_use(&self) -> usize;
+
+    /// The byte at `at`, which is in use.
+    fn read(&self, at: PhysAddr) -> u8;
+
+    /// Writes the byte at `at`, which is in use. The judge takes anything but [`FILL`] for a stray
+    /// write.
+    fn write(&self, at: PhysAddr, value: u8);
 }
+
+/// What every byte of the memory of a case is while nothing happens.
+pub const FILL: u8 = 0xee;
 
 /// What an access came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

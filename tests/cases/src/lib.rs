@@ -8,14 +8,19 @@
 //!
 //! - `bench`: what a backend gives;
 //! - `steps`: what cases are made of: map, attach, "arrives", "refused";
+//! - `session`, `owner`: the same for cases of the container: what it says against what is reached;
 //! - `cases`: the cases by topic, in [`CASES`], the table;
 //! - `wire`: a table of its own, of requests to a driver without the API before it.
 //!
 //! Every "refused" has its control in the same case: the same access arrives while it is mapped.
 #![no_std]
 
+extern crate alloc;
+
 pub mod bench;
 mod cases;
+pub mod owner;
+pub mod session;
 pub mod steps;
 mod table;
 pub mod wire;

@@ -7,8 +7,9 @@ use iommu::fault::Access;
 use iommu::group::{Attachment, Group, OwnerId, Ownership};
 use iommu::pool::Shared;
 use iommu::prot::Prot;
+use iommu::registry::DeviceInfo;
 
-use crate::bench::{Bench, Outcome, Store, Transfer, Who};
+use crate::bench::{Bench, FILL, Outcome, Seat, Store, Transfer, Who};
 
 /// A page, and the granule of every bench.
 pub const PAGE: u64 = 0x1000;
@@ -51,6 +52,21 @@ impl Memory {
     pub fn at(&self, offset: u64) -> PhysAddr {
         assert!(offset < self.len(), "offset {offset:#x} is outside the memory");
         PhysAddr(self.start.0 + offset)
+    }
+
+    /// Takes the four bytes at `offset` out: afterwards they are as if nobody had written there.
+    ///
+    /// # Panics
+    ///
+    /// When `offset` is outside.
+    #[must_use]
+    pub fn take(&self, offset: u64) -> [u8; 4] {
+        let mut bytes = [FILL; 4];
+        for (at, byte) in (offset..).zip(&mut bytes) {
+            *byte = self.store.read(self.at(at));
+            self.store.write(self.at(at), FILL);
+        }
+        bytes
     }
 
     /// The length in bytes.
@@ -145,6 +161,30 @@ pub fn map(domain: &PagingDomain, iova: u64, memory: &Memory, prot: Prot) {
 #[track_caller]
 pub fn unmap(domain: &PagingDomain, iova: u64, pages: u64) {
     assert_eq!(domain.unmap(range(iova, pages)), Ok(pages * PAGE));
+}
+
+/// Puts a device back alone, as the bench has it.
+///
+/// # Panics
+///
+/// When its unit does not take it.
+pub fn put_back(bench: &dyn Bench, who: Who) {
+    let Seat { device, endpoint, .. } = bench.seat(who);
+    let info = DeviceInfo { id: device, endpoints: &[endpoint], with: None };
+    bench.registry().add_device(bench.unit(who), &info).expect("it can be added");
+}
+
+/// Takes `who` out of its group and adds it to that of `other`, as topology would.
+///
+/// # Panics
+///
+/// When its unit does not take it.
+pub fn join(bench: &dyn Bench, who: Who, other: Who) {
+    let Seat { device, endpoint, .. } = bench.seat(who);
+    bench.registry().remove_device(device).expect("it is there");
+    let with = Some(bench.seat(other).device);
+    let info = DeviceInfo { id: device, endpoints: &[endpoint], with };
+    bench.registry().add_device(bench.unit(who), &info).expect("it can be added");
 }
 
 /// What the unit of a device was sent while `call` ran.

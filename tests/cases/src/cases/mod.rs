@@ -3,6 +3,11 @@
 
 pub(crate) mod attaching;
 pub(crate) mod blocking;
+pub(crate) mod container_dirty;
+pub(crate) mod container_groups;
+pub(crate) mod container_maps;
+pub(crate) mod container_owners;
+pub(crate) mod container_unmaps;
 pub(crate) mod containers;
 pub(crate) mod faults;
 pub(crate) mod mapping;

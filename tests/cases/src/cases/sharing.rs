@@ -4,27 +4,11 @@ use iommu::error::ProbeError;
 use iommu::prot::Prot;
 use iommu::registry::DeviceInfo;
 
-use crate::bench::{Bench, Seat, Who};
+use crate::bench::{Bench, Who};
 use crate::steps::*;
 
 /// The groups of the first unit.
 const GROUPS: [Who; 3] = [Who::One, Who::Two, Who::Pair];
-
-/// Puts a device back alone, as the bench has it.
-fn put_back(bench: &dyn Bench, who: Who) {
-    let Seat { device, endpoint, .. } = bench.seat(who);
-    let info = DeviceInfo { id: device, endpoints: &[endpoint], with: None };
-    bench.registry().add_device(bench.unit(who), &info).expect("it can be added");
-}
-
-/// Takes `who` out of its group and adds it to that of `other`, as topology would.
-fn join(bench: &dyn Bench, who: Who, other: Who) {
-    let Seat { device, endpoint, .. } = bench.seat(who);
-    bench.registry().remove_device(device).expect("it is there");
-    let with = Some(bench.seat(other).device);
-    let info = DeviceInfo { id: device, endpoints: &[endpoint], with };
-    bench.registry().add_device(bench.unit(who), &info).expect("it can be added");
-}
 
 /// A map reaches the devices of all groups of a domain, an unmap leaves none.
 pub(crate) fn three_groups_on_one_domain(bench: &dyn Bench) {

@@ -1,4 +1,5 @@
-//! The bench of the host: the units are the judges, and memory is numbers.
+//! The bench of the host: the units are the judges, and memory is numbers. Only what cases and
+//! `carry` write is kept.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,6 +11,7 @@ use iommu::fault::{Access, DriverFault};
 use iommu::instance::Instance;
 use iommu::pool::{Pool, Shared};
 use iommu::registry::{DeviceInfo, Registry};
+use iommu_cases::bench::FILL;
 use iommu_cases::{Bench, Outcome, Seat, Store, Transfer, Who};
 
 use crate::unit::Unit;
@@ -26,6 +28,7 @@ pub struct HostBench<U> {
 #[derive(Default)]
 pub struct Pages {
     taken: Mutex<BTreeMap<u64, u64>>,
+    written: Mutex<BTreeMap<u64, u8>>,
 }
 
 impl<U: Unit> HostBench<U> {
@@ -95,11 +98,25 @@ impl Store for Pages {
     }
 
     fn free(&self, start: PhysAddr) {
-        self.taken.lock().unwrap().remove(&start.0).expect("it was handed out");
+        let pages = self.taken.lock().unwrap().remove(&start.0).expect("it was handed out");
+        self.written
+            .lock()
+            .unwrap()
+            .retain(|at, _| !(start.0..start.0 + pages * 0x1000).contains(at));
     }
 
     fn in_use(&self) -> usize {
         self.taken.lock().unwrap().values().sum::<u64>() as usize
+    }
+
+    fn read(&self, at: PhysAddr) -> u8 {
+        assert!(self.has(at), "{at:?} is not in use");
+        self.written.lock().unwrap().get(&at.0).copied().unwrap_or(FILL)
+    }
+
+    fn write(&self, at: PhysAddr, value: u8) {
+        assert!(self.has(at), "{at:?} is not in use");
+        self.written.lock().unwrap().insert(at.0, value);
     }
 }
 
@@ -138,6 +155,17 @@ impl<U: Unit> Bench for HostBench<U> {
     fn touch(&self, who: Who, iova: u64) {
         let Seat { endpoint, unit, .. } = self.seat(who);
         let _ = self.judges[unit].reach(endpoint, Iova(iova), Access::WRITE);
+    }
+
+    fn carry(&self, who: Who, from: u64, to: u64) {
+        let Seat { endpoint, unit, .. } = self.seat(who);
+        let lead = |iova, access| self.judges[unit].reach(endpoint, Iova(iova), access).ok();
+        for at in 0..4 {
+            let byte = lead(from + at, Access::READ).map_or(0, |phys| self.pages.read(phys));
+            if let Some(phys) = lead(to + at, Access::WRITE) {
+                self.pages.write(phys, byte);
+            }
+        }
     }
 
     fn transfer(&self, jobs: &mut [Transfer], len: usize) {
