@@ -75,8 +75,14 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             (range, mapping)
         };
         let serial = mapping.serial;
-        let built = self.pin_and_map(&Build::new(range, &mapping, false));
-        let mut state = self.state.lock();
+        let build = Build::new(range, &mapping, false);
+        let (mut state, built) = loop {
+            let built = self.pin_and_map(&build);
+            let mut state = self.state.lock();
+            if built.is_err() || !state.map_again(range, serial) {
+                break (state, built);
+            }
+        };
         // Rule T1-275 comes last. The mapping is there still: nobody removes what is being built.
         let built = built.and_then(|()| Ok(state.track(self.pool, range)?));
         match built {
@@ -215,6 +221,19 @@ impl<R: RawLock> State<R> {
             return Err(MapDmaError::InvalidArg);
         }
         Ok(range)
+    }
+
+    /// Whether a mapping that is being built has to be built anew: a detach took the last group away
+    /// meanwhile, pages and all, and a new one has come, whose attach passes over what is being built.
+    fn map_again(&mut self, range: IovaRange, serial: u64) -> bool {
+        let has_targets = self.targets().next().is_some();
+        match self.mappings.get_mut(range.first()) {
+            Some((_, mapping)) if mapping.serial == serial && !mapping.mapped && has_targets => {
+                mapping.mapped = true;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Maps a batch into every target domain, or into none (rule T1-282). `Break` means that the

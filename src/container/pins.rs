@@ -164,7 +164,9 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             }
             let charged = counted && want.charge;
             let pin = Pin { phys: one.phys, refs: 1, counted, charged };
-            match self.state.lock().enter(member, &want, pin) {
+            // In a statement of its own: in the `match` the state would stay locked to its end.
+            let entered = self.state.lock().enter(member, &want, pin);
+            match entered {
                 Ok(true) => return Ok(one.phys),
                 other => {
                     let pin = Pin { phys: one.phys, refs: 0, counted, charged };

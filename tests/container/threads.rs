@@ -207,6 +207,42 @@ fn a_provider_that_blocks_stops_nobody_else() {
 }
 
 #[test]
+fn a_map_is_built_anew_if_all_groups_change_meanwhile() {
+    // T1-037, T1-232: at the n-th pin of a map the last group leaves, and another one comes.
+    const PAGES: u64 = 100;
+    for unit in [0, 1] {
+        for n in [0, 1, 64, PAGES - 1] {
+            let world: &'static World = Box::leak(Box::new(World::new(2)));
+            world.memory.scatter();
+            let (leaves, left) = world.attached(0);
+            let (comes, endpoint) = world.group(unit);
+            let comes = Mutex::new((0, Some(comes)));
+            world.memory.hook(move || {
+                let next = {
+                    let (calls, comes) = &mut *comes.lock().unwrap();
+                    *calls += 1;
+                    // A pin and a charge for each page.
+                    comes.take_if(|_| *calls == 2 * n + 1)
+                };
+                if let Some(ownership) = next {
+                    drop(world.container.detach_group(leaves).unwrap());
+                    world.container.attach_group(ownership).unwrap();
+                }
+            });
+            let size = PAGES * PAGE;
+            world.container.map_dma(&MapDma { iova: 0, vaddr: 0, size, prot: Prot::RW }).unwrap();
+            world.memory.unhook();
+            for page in [0, 63, 64, PAGES - 1] {
+                assert_eq!(world.reaches(unit, endpoint, page * PAGE), Some(page * PAGE * 16));
+                assert_eq!(world.reaches(0, left, page * PAGE), None);
+            }
+            assert_eq!((world.memory.pins(), world.memory.charged()), (PAGES, PAGES));
+            world.container.check_invariants().unwrap();
+        }
+    }
+}
+
+#[test]
 fn pins_copies_and_dirty_reads_while_groups_and_mappings_come_and_go() {
     // T1-045, T1-319, T1-436, T1-495: in the end nothing is pinned, charged or on record
     let world: &'static World = Box::leak(Box::new(World::new(2)));

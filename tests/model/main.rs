@@ -13,9 +13,12 @@
 //! deadlock. Not explored: the weak memory effects of the few atomics, which stand alone.
 #![cfg(loom)]
 
+mod container;
+mod container_owner;
 mod devices;
 mod lock;
 mod mapping;
 mod moving;
+mod owner;
 mod unit;
 mod world;

@@ -37,6 +37,8 @@ pub struct Parts {
     pub registry: Registry,
     pub unit: Unit,
     pub instance: Shared<Instance>,
+    /// Another unit, for containers.
+    pub second: (Unit, Shared<Instance>),
 }
 
 impl Deref for World {
@@ -52,12 +54,31 @@ impl Deref for World {
 /// The name goes to the output with the number of runs. The scenario gives back everything that it
 /// made: the pool is empty after each run.
 pub fn explore(name: &str, scenario: impl Fn(&World) + Send + Sync + 'static) {
+    explore_bounded(None, name, scenario);
+}
+
+/// The same, but a thread is made to wait at most `preemptions` times in a run while it could go on:
+/// a call of the container takes many locks.
+pub fn explore_within(
+    preemptions: usize,
+    name: &str,
+    scenario: impl Fn(&World) + Send + Sync + 'static,
+) {
+    explore_bounded(Some(preemptions), name, scenario);
+}
+
+fn explore_bounded(
+    preemptions: Option<usize>,
+    name: &str,
+    scenario: impl Fn(&World) + Send + Sync + 'static,
+) {
     let started = Instant::now();
     let runs = Arc::new(AtomicU64::new(0));
     let count = runs.clone();
     let pool: &'static Pool = Box::leak(Box::new(Pool::heap()));
     let mut model = loom::model::Builder::new();
     model.max_branches = 10_000;
+    model.preemption_bound = preemptions;
     model.check(move || {
         count.fetch_add(1, Ordering::Relaxed);
         let world = World::new(pool);
@@ -85,7 +106,16 @@ impl World {
         let registry = Registry::with_lock(pool);
         let unit = Unit::new();
         let instance = registry.add_instance(unit.clone()).unwrap();
-        Self(Arc::new(Parts { pool, registry, unit, instance }))
+        let second = Unit::new();
+        let second_instance = registry.add_instance(second.clone()).unwrap();
+        let second = (second, second_instance);
+        Self(Arc::new(Parts { pool, registry, unit, instance, second }))
+    }
+
+    /// Adds a device behind the second unit.
+    pub fn device_at_second(&self, id: u32) -> Shared<Group> {
+        let info = DeviceInfo { id: DeviceId(id.into()), endpoints: &[EndpointId(id)], with: None };
+        self.registry.add_device(&self.second.1, &info).unwrap()
     }
 
     /// Adds a device with one endpoint of the same number, in a group of its own.
