@@ -34,3 +34,22 @@ fn the_public_items_are_those_that_were_agreed_on() {
         came.join("\n")
     );
 }
+
+#[test]
+fn every_public_type_has_its_place_beside_linux() {
+    let page = agreed().ancestors().nth(3).map(|root| root.join("docs/linux-map.md"));
+    let page = fs::read_to_string(page.expect("the workspace")).unwrap();
+    let words: BTreeSet<_> = page.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let items = fs::read_to_string(agreed()).unwrap();
+    let mut count = 0;
+    for line in items.lines() {
+        let line = line.replacen("pub unsafe ", "pub ", 1);
+        let kinds = ["pub struct ", "pub enum ", "pub trait "];
+        let Some(rest) = kinds.iter().find_map(|kind| line.strip_prefix(kind)) else { continue };
+        let path = rest.split(['(', '<', ' ']).next().unwrap_or_default().trim_end_matches(':');
+        let name = path.rsplit("::").next().unwrap_or_default();
+        assert!(words.contains(name), "docs/linux-map.md does not name `{path}`");
+        count += 1;
+    }
+    assert!(count > 100, "the list names more types than {count}");
+}
