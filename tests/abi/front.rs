@@ -142,6 +142,7 @@ fn refusals() -> Vec<Row> {
         ("T1-159", "a hard error", plain(), UNSAFE, unit_refuses, 5),
         ("T1-160", "no domain id", no_domain, UNSAFE, nothing, 28),
         ("T1-160", "no entry", plain(), UNSAFE, |w, _| w.pool.refuse_nth(1, true), 12),
+        ("T1-163", "not even a fresh domain", plain(), UNSAFE, incompatible, 124),
         ("T1-161", "all is reserved", reserving(0, u64::MAX), UNSAFE, nothing, 22),
     ]
 }
@@ -150,10 +151,18 @@ fn gone(world: &World, endpoint: u32) {
     world.registry.remove_device(DeviceId(endpoint.into())).unwrap();
 }
 
-fn unit_refuses(world: &World, _: u32) {
-    let refusal =
-        Refusal { error: AttachError::Io, left: iommu::driver::Left::Unchanged, then_all: false };
+fn refuses(world: &World, error: AttachError) {
+    let refusal = Refusal { error, left: iommu::driver::Left::Unchanged, then_all: false };
     world.units[1].0.refuse(0, refusal);
+}
+
+fn unit_refuses(world: &World, _: u32) {
+    refuses(world, AttachError::Io);
+}
+
+/// EMEDIUMTYPE of the domain that was allocated last passes through (W-23).
+fn incompatible(world: &World, _: u32) {
+    refuses(world, AttachError::Incompatible);
 }
 
 /// T1-062: the errno of the attach, every group back, no backend; the typed call says the same.

@@ -1,6 +1,8 @@
 //! The Linux ABI of the container: decoding, answers, and the way to the backend.
 
 mod bitmap;
+#[cfg(feature = "sim")]
+mod busy;
 mod container;
 mod dirty;
 mod dispatch;

@@ -9,5 +9,7 @@ mod kinds;
 mod model;
 mod msi;
 mod pins;
+mod rules;
 mod shortfalls;
+mod sweep;
 mod threads;
