@@ -51,6 +51,9 @@ extern crate alloc;
 #[cfg(any(test, feature = "sim"))]
 extern crate std;
 
+#[cfg(all(iommu_sabotage, not(all(target_os = "none", debug_assertions))))]
+compile_error!("iommu_sabotage is for the boot tests alone: see src/sabotage.rs");
+
 pub mod addr;
 #[cfg(feature = "container")]
 pub mod container;
@@ -67,6 +70,7 @@ pub mod firmware;
 pub mod group;
 pub mod instance;
 mod list;
+mod mark;
 pub mod pci;
 pub mod plan;
 pub mod platform;
@@ -75,6 +79,9 @@ pub mod prot;
 pub mod rangemap;
 pub mod registry;
 pub mod reserved;
+#[cfg(iommu_sabotage)]
+#[doc(hidden)]
+pub mod sabotage;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod sync;

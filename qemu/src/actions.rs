@@ -1,6 +1,7 @@
 //! The commands of the tool, each a short recipe over the other modules.
 
 mod example;
+mod mutants;
 mod test;
 
 use std::env;
@@ -28,7 +29,8 @@ pub fn run(cli: Cli, interrupt: Interrupt) -> Result<ExitCode, Error> {
     let tool = Tool::new(cli.common, interrupt);
     match cli.action {
         None => tool.demo(),
-        Some(Action::Test { filter }) => tool.test(filter.as_deref()),
+        Some(Action::Test { filter, mutants: true, all }) => tool.mutants(filter.as_deref(), all),
+        Some(Action::Test { filter, .. }) => tool.test(filter.as_deref()),
         Some(Action::Example { name }) => tool.examples(name.as_deref()),
         Some(Action::Bench(args)) => tool.bench(&args),
         Some(Action::Setup { check }) => tool.setup(check),
@@ -201,13 +203,14 @@ impl Tool {
         show: Show,
         setting: Setting,
     ) -> Result<Judged, Error> {
-        let booter = Booter {
-            qemu: &qemu.path,
-            machine,
-            setting,
-            limit: self.common.limit(BOOT_LIMIT),
-            interrupt: &self.host.interrupt,
-        };
+        let limit = self.common.limit(BOOT_LIMIT);
+        let interrupt = &self.host.interrupt;
+        let (qemu, arguments) = (&*qemu.path, "");
+        self.watch(&Booter { qemu, machine, setting, arguments, limit, interrupt }, image, show)
+    }
+
+    /// Boots an image and shows what it says.
+    fn watch(&self, booter: &Booter<'_>, image: &Image, show: Show) -> Result<Judged, Error> {
         self.progress.command(booter.command_line(image));
         self.progress.begin(&image.name(), image.expected().unwrap_or(0));
         let judged = booter.boot(image, &mut |line| {
@@ -227,10 +230,10 @@ impl Tool {
     }
 
     /// Returns how a machine is run; `variant` is the one without a choice.
-    fn setting(&self, variant: Variant) -> Setting {
+    pub(crate) fn setting(&self, variant: Variant) -> Setting {
         let common = &self.common;
         let variant = common.machine.unwrap_or(variant);
-        Setting { variant, accel: common.accel, icount: common.icount }
+        Setting { variant, accel: common.accel, icount: common.icount, fast_clock: false }
     }
 
     fn options(&self) -> Options<'_> {

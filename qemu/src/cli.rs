@@ -36,6 +36,16 @@ pub enum Action {
         /// as a whole; only the matching cases are reported and counted. A matching case that did
         /// not run because an earlier one failed counts as failed.
         filter: Option<String>,
+        /// Check the tests instead: break the library on purpose, one sabotage after the other, and
+        /// report which boot case notices each.
+        ///
+        /// One build holds all sabotages; each boot turns one on. Exit status 1 if no case notices
+        /// one. On aarch64 without --arch. FILTER chooses sabotages by their names.
+        #[arg(long)]
+        mutants: bool,
+        /// With --mutants: go on after the first case that notices, and report all of them.
+        #[arg(long, requires = "mutants")]
+        all: bool,
     },
     /// Boot the examples of `examples/bare_metal` and show what they tell.
     Example {
@@ -216,6 +226,7 @@ mod tests {
         assert_eq!(kind(&["--arch", "vax"]), ErrorKind::InvalidValue);
         assert_eq!(kind(&["--timeout", "0"]), ErrorKind::ValueValidation);
         assert_eq!(kind(&["test", "one", "two"]), ErrorKind::UnknownArgument);
+        assert_eq!(kind(&["test", "--all"]), ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

@@ -172,6 +172,9 @@ pub struct Setting {
     pub accel: Accel,
     /// Whether instructions are counted.
     pub icount: bool,
+    /// Whether the clock of the machine runs with its instructions, and fast: what a device takes
+    /// 100 ms for is done after 400 000 of them. Nothing depends on the host's speed then.
+    pub fast_clock: bool,
 }
 
 impl Setting {
@@ -218,19 +221,34 @@ fn is_iommu(option: &str) -> bool {
     option.contains("virtio-iommu-")
 }
 
-/// Returns the command line that boots `image`.
-pub fn command_line(qemu: &Path, machine: &Machine, setting: Setting, image: &Path) -> Cmd {
+/// Returns the command line that boots `image`, which is given `arguments` beside those that tell it
+/// of the machine.
+pub fn command_line(
+    qemu: &Path,
+    machine: &Machine,
+    setting: Setting,
+    image: &Path,
+    arguments: &str,
+) -> Cmd {
     let cpu: &[&str] = match setting.accel {
         Accel::Tcg => &["-accel", "tcg", "-cpu", machine.cpu],
         Accel::Kvm => &["-accel", "kvm", "-cpu", machine.kvm_cpu],
     };
-    let icount: &[&str] = if setting.icount { &["-icount", "shift=0"] } else { &[] };
+    let icount: &[&str] = match setting {
+        Setting { icount: true, .. } => &["-icount", "shift=0"],
+        Setting { fast_clock: true, accel: Accel::Tcg, .. } => &["-icount", "shift=8"],
+        _ => &[],
+    };
     let options = (machine.options)(setting.variant).unwrap_or_default();
-    Cmd::new(qemu)
-        .args(options.iter().copied().flatten())
-        .args(cpu)
-        .args(icount)
-        .args([OsString::from("-kernel"), image.into()])
+    let mut line: Vec<String> = options.iter().copied().flatten().map(|o| (*o).into()).collect();
+    if !arguments.is_empty() {
+        // QEMU takes the last `-append` alone.
+        match line.iter().position(|option| option == "-append") {
+            Some(at) => line[at + 1] += &format!(" {arguments}"),
+            None => line.extend(["-append".into(), arguments.into()]),
+        }
+    }
+    Cmd::new(qemu).args(line).args(cpu).args(icount).args([OsString::from("-kernel"), image.into()])
 }
 
 static AARCH64: Machine = Machine {
@@ -512,11 +530,20 @@ const BENCH_EDUS: &[&str] = &[
 mod tests {
     use super::*;
 
-    const PLAIN: Setting =
-        Setting { variant: Variant::TwoIommus, accel: Accel::Tcg, icount: false };
+    const PLAIN: Setting = Setting {
+        variant: Variant::TwoIommus,
+        accel: Accel::Tcg,
+        icount: false,
+        fast_clock: false,
+    };
 
     fn line(setting: Setting) -> String {
-        command_line(Path::new("qemu"), &AARCH64, setting, Path::new("image.elf")).to_string()
+        line_with(&AARCH64, setting, "")
+    }
+
+    fn line_with(machine: &Machine, setting: Setting, arguments: &str) -> String {
+        let (qemu, image) = (Path::new("qemu"), Path::new("image.elf"));
+        command_line(qemu, machine, setting, image, arguments).to_string()
     }
 
     #[test]
@@ -591,8 +618,7 @@ mod tests {
         ];
         for (variant, count, board) in rows {
             let setting = Setting { variant, ..PLAIN };
-            let line = command_line(Path::new("qemu"), &X86_64, setting, Path::new("image.elf"));
-            let line = line.to_string();
+            let line = line_with(&X86_64, setting, "");
             assert_eq!(line.matches("-device virtio-iommu-").count(), count, "{line}");
             assert_eq!(line.matches("iommu.mmio=").count(), if count == 2 { 2 } else { 0 });
             assert!(line.contains(board), "{line}");
@@ -633,8 +659,7 @@ mod tests {
         let variants = [Variant::Bench, Variant::BenchQuick];
         for (machine, variant) in all().into_iter().flat_map(|one| variants.map(|v| (one, v))) {
             let setting = Setting { variant, icount: true, ..PLAIN };
-            let line = command_line(Path::new("qemu"), machine, setting, Path::new("image.elf"));
-            let line = line.to_string();
+            let line = line_with(machine, setting, "");
             assert_eq!(line.matches("-device edu,addr=0x").count(), 8, "{line}");
             assert!(setting.has_one_iommu(machine), "{line}");
             assert_eq!(line.contains("bench.most=10000"), variant == Variant::BenchQuick);
@@ -647,7 +672,19 @@ mod tests {
     fn icount_and_kvm_change_the_line() {
         assert!(!line(PLAIN).contains("-icount"));
         assert!(line(Setting { icount: true, ..PLAIN }).contains("-icount shift=0"));
+        let fast = Setting { fast_clock: true, ..PLAIN };
+        assert!(line(fast).contains("-icount shift=8"));
+        assert!(!line(Setting { accel: Accel::Kvm, ..fast }).contains("-icount"));
         assert!(line(Setting { accel: Accel::Kvm, ..PLAIN }).contains("-accel kvm -cpu host"));
+    }
+
+    #[test]
+    fn arguments_join_those_that_tell_of_the_machine() {
+        let both = line_with(&AARCH64, PLAIN, "sabotage=x");
+        assert!(both.contains("-append 'iommu.mmio=0x0a003e00:10 sabotage=x'"), "{both}");
+        let one = Setting { variant: Variant::OneIommu, ..PLAIN };
+        assert!(line_with(&AARCH64, one, "sabotage=x").contains("-append sabotage=x "));
+        assert!(!line(one).contains("-append"));
     }
 
     #[test]

@@ -23,17 +23,23 @@ mod process;
 mod progress;
 mod rebase;
 mod report;
+#[path = "../../src/sabotage.rs"]
+mod sabotage;
 mod setup;
 mod summary;
 #[cfg(test)]
 mod testelf;
 mod verdict;
+mod wrapper;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if let Some(cfg) = wrapper::asked() {
+        return wrapper::run(&cfg);
+    }
     let cli = cli::Cli::parse();
     let result = interrupt::Interrupt::install().and_then(|interrupt| actions::run(cli, interrupt));
     match result {

@@ -107,6 +107,16 @@ pub fn story_line(line: &Line, verbose: bool) -> String {
     }
 }
 
+/// Returns the beginning of a long message, without line breaks.
+pub fn first_words(text: &str) -> String {
+    const MOST: usize = 160;
+    let line = text.replace('\n', " ");
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
 /// Tells whether a case is one of those that are reported.
 pub fn matches(case: &Case, filter: Option<&str>) -> bool {
     filter.is_none_or(|filter| case.name.contains(filter))
@@ -123,7 +133,7 @@ mod tests {
             outcome: outcome.clone(),
         };
         let cases = outcomes.iter().map(case).collect();
-        Judged { verdict, cases, dma: Dma::default() }
+        Judged { verdict, cases, dma: Dma::default(), sabotage: None }
     }
 
     fn totals(passed: u64, failed: u64) -> Totals {

@@ -64,7 +64,12 @@ mod tests {
     fn image(outcomes: &[Outcome]) -> Judged {
         let case = |outcome: &Outcome| Case { name: "map".into(), outcome: outcome.clone() };
         let cases = outcomes.iter().map(case).collect();
-        Judged { verdict: Verdict::Passed, cases, dma: Dma { arrived: 5, refused: 3 } }
+        Judged {
+            verdict: Verdict::Passed,
+            cases,
+            dma: Dma { arrived: 5, refused: 3 },
+            sabotage: None,
+        }
     }
 
     #[test]

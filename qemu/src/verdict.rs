@@ -113,6 +113,8 @@ pub struct Judged {
     pub cases: Vec<Case>,
     /// The DMA that it reports.
     pub dma: Dma,
+    /// The sabotage that it says it runs with.
+    pub sabotage: Option<String>,
 }
 
 /// What an image showed so far.
@@ -127,6 +129,7 @@ pub struct Story {
     of_qemu: Option<i32>,
     all_passed: bool,
     dma: Option<Dma>,
+    sabotage: Option<String>,
     panic: Option<String>,
     error: Option<String>,
     last: Option<String>,
@@ -176,6 +179,9 @@ impl Story {
             (None, None) if reported_dma(&line.text).is_some() => {
                 self.dma = reported_dma(&line.text);
             }
+            (None, None) if line.text.starts_with(SABOTAGE) => {
+                self.sabotage = line.text.strip_prefix(SABOTAGE).map(str::to_owned);
+            }
             (None, None) if line.text.starts_with(SKIPPED) => {
                 if let Some(started) = self.started.last_mut() {
                     started.skipped = line.text.strip_prefix(SKIPPED).map(str::to_owned);
@@ -211,7 +217,8 @@ impl Story {
     pub fn judge(&self, end: End, limit: Duration, known: &[String], output: &Output) -> Judged {
         let verdict = self.verdict(end, limit, output);
         let cases = self.cases(&verdict, known);
-        Judged { verdict, cases, dma: self.dma.unwrap_or_default() }
+        let (dma, sabotage) = (self.dma.unwrap_or_default(), self.sabotage.clone());
+        Judged { verdict, cases, dma, sabotage }
     }
 
     fn verdict(&self, end: End, limit: Duration, output: &Output) -> Verdict {
@@ -359,6 +366,8 @@ fn is_check(message: &str) -> bool {
 
 /// How a case says that the machine lacks what it needs.
 const SKIPPED: &str = "skipped: ";
+/// How an image says that it was broken on purpose.
+const SABOTAGE: &str = "sabotage: ";
 const WRONGLY_SKIPPED: &str = "skipped, although the machine has all that it needs";
 const NO_PROOF: &str = "the image reports no DMA that arrived, or none that was refused; \
     does its `#[teardown]` call `tally::report`?";

@@ -12,6 +12,7 @@ use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::domain::PagingDomain;
 use crate::driver::{Capabilities, Run};
 use crate::error::MapError;
+use crate::mark::{sabotage, sabotaged};
 use crate::prot::Prot;
 use crate::rangemap::InsertError;
 use crate::sync::RawLock;
@@ -93,7 +94,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             Err(error) => {
                 state.set_phase(range, serial, Phase::Removing);
                 drop(state);
-                let drained = self.drain(range, Whose::Serial(serial));
+                let drain = || self.drain(range, Whose::Serial(serial));
+                let drained = sabotaged!(NoUndoAcrossDomains, drain(), Ok(()));
                 let mut state = self.state.lock();
                 match drained {
                     Ok(()) => state.remove(range, serial),
@@ -256,9 +258,11 @@ impl<R: RawLock> State<R> {
                 break;
             }
             done += 1;
+            sabotage!(MapFirstDomainOnly => break);
         }
         self.operations.dom_map += (done * runs.len()) as u64;
         let Some(error) = failed else { return Ok(ControlFlow::Continue(())) };
+        sabotage!(NoUndoAcrossDomains => return Err(error.into()));
         for index in (0..done).rev() {
             if let Some(domain) = self.targets().nth(index) {
                 // A unit that refuses this is poisoned, and blocks all DMA.

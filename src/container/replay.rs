@@ -7,6 +7,7 @@ use super::{AttachGroupError, Container, Memory};
 use crate::addr::{Iova, IovaRange};
 use crate::domain::PagingDomain;
 use crate::driver::Run;
+use crate::mark::sabotage;
 use crate::pool::Shared;
 use crate::sync::RawLock;
 use crate::trace::emit;
@@ -63,6 +64,7 @@ impl<R: RawLock> State<R> {
         &mut self,
         domain: &PagingDomain<R>,
     ) -> Result<(), AttachGroupError> {
+        sabotage!(SkipFill => return Ok(()));
         let Some(source) = self.domains.iter().next() else { return Ok(()) };
         let mut runs: heapless::Vec<Run, 64> = heapless::Vec::new();
         let mut at = Some(Iova(0));

@@ -7,6 +7,7 @@ use super::state::State;
 use super::{Container, Memory};
 use crate::addr::{Iova, IovaRange};
 use crate::error::OutOfMemory;
+use crate::mark::sabotage;
 use crate::pool::{Pool, PoolVec};
 use crate::reserved::{ReservedKind, ReservedRegions};
 use crate::sync::RawLock;
@@ -50,6 +51,7 @@ impl Windows {
 
     /// Takes every region out that is not relaxable (rules T1-193, T1-194).
     pub(super) fn subtract(&mut self, reserved: &ReservedRegions) -> Result<(), OutOfMemory> {
+        sabotage!(WindowsWithRegions => return Ok(()));
         let real = |kind| kind != ReservedKind::DirectRelaxable;
         for region in reserved.as_slice().iter().filter(|region| real(region.kind)) {
             self.subtract_one(region.range)?;

@@ -6,6 +6,7 @@ use super::{DomainState, PagingDomain};
 use crate::addr::{IovaRange, PhysAddr};
 use crate::driver::{Geometry, Run, Target};
 use crate::error::{MapError, UnmapError};
+use crate::mark::sabotage;
 use crate::prot::Prot;
 use crate::sync::RawLock;
 
@@ -119,6 +120,7 @@ impl<R: RawLock> PagingDomain<R> {
         for (done, run) in runs.iter().enumerate() {
             let target = Target { phys: run.phys, prot: run.prot };
             if let Err(refused) = state.mappings.insert(run.range, target) {
+                sabotage!(NoUndoOfRuns => return Err(refused.into()));
                 state.forget(runs.iter().copied().take(done));
                 return Err(refused.into());
             }
@@ -150,6 +152,7 @@ impl<R: RawLock> PagingDomain<R> {
 impl DomainState {
     /// Whether a caller's mapping may not touch `range`.
     pub(super) fn is_taken(&self, range: IovaRange) -> bool {
+        sabotage!(IgnoreReservedAtMap => return false);
         self.reserved.conflicts(range) || self.window.is_some_and(|window| window.overlaps(range))
     }
 

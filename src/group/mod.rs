@@ -36,6 +36,7 @@ use crate::driver::EndpointId;
 use crate::error::{AttachError, ClaimError, DomainError, DoorbellError, MapError, ProbeError};
 use crate::instance::Instance;
 use crate::list::{Link, List};
+use crate::mark::{sabotage, sabotaged};
 use crate::pool::{Pool, PoolVec, Shared};
 use crate::reserved::{Full, ReservedKind, ReservedRegion, ReservedRegions};
 use crate::sync::{Mutex, RawLock, SpinLock};
@@ -228,7 +229,8 @@ impl<R: RawLock> Group<R> {
     /// 1:1 mappings at all times. `NoDevice`: it has no member. `Io`: it is poisoned.
     pub fn claim(group: &Shared<Self>, owner: OwnerId) -> Result<Ownership<R>, ClaimError> {
         let mut state = group.state.lock();
-        if !matches!(state.holder, Holder::Nobody) {
+        let is_held = !matches!(state.holder, Holder::Nobody);
+        if sabotaged!(ClaimTwice, is_held, false) {
             return Err(ClaimError::NotPermitted);
         }
         if state.poison.is_some() {
@@ -273,6 +275,9 @@ impl<R: RawLock> Group<R> {
             self.undo_default(state, &prepared);
             return Err(error);
         }
+        sabotage!(IgnoreHotAddedRegions => if !state.devices.is_empty() {
+            union = state.reserved.clone();
+        });
         state.reserved = union;
         state.devices.push_back(device);
         Ok(())
@@ -306,7 +311,8 @@ impl<R: RawLock> Group<R> {
                 switch::block_one(&self.instance, *endpoint); // once more (rule C-093)
             }
             let nobody = core::iter::empty();
-            let blocked = switch::block(&self.instance, nobody, &leaving, &state.current);
+            let block = || switch::block(&self.instance, nobody, &leaving, &state.current);
+            let blocked = sabotaged!(KeepRemoved, block(), Ok(()));
             self.instance.driver().release(&leaving);
             state.endpoints.remove(place);
             if blocked.is_err() {
@@ -391,7 +397,8 @@ impl<R: RawLock> Group<R> {
                 return Err(AttachError::NotSingleton);
             }
         }
-        if !to.instance().ptr_eq(&self.instance) {
+        let is_ours = to.instance().ptr_eq(&self.instance);
+        if !sabotaged!(IgnoreInstance, is_ours, true) {
             return Err(AttachError::Incompatible); // rule C-257: decided before any request
         }
         self.move_to(&mut state, &Current::Paging(to.clone()))

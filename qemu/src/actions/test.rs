@@ -17,9 +17,9 @@ use crate::verdict::Verdict;
 
 /// An architecture whose tests can run.
 pub struct Ready {
-    machine: &'static Machine,
-    qemu: Qemu,
-    toolchain: Toolchain,
+    pub machine: &'static Machine,
+    pub qemu: Qemu,
+    pub toolchain: Toolchain,
 }
 
 impl Tool {

@@ -82,7 +82,8 @@ impl Tool {
         let booter = Booter {
             qemu: &qemu.path,
             machine,
-            setting: Setting { variant, accel: self.common.accel, icount: true },
+            setting: Setting { variant, icount: true, ..self.setting(variant) },
+            arguments: "",
             limit: self.common.limit(LIMIT),
             interrupt: &self.host.interrupt,
         };

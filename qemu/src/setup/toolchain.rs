@@ -12,6 +12,7 @@ use crate::cmd::Cmd;
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::process::End;
+use crate::wrapper;
 
 use super::apt;
 use super::host::Host;
@@ -22,6 +23,8 @@ pub struct Toolchain {
     kind: Kind,
     root: PathBuf,
     target_dir: PathBuf,
+    /// What is compiled beside the ordinary code.
+    cfg: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +42,12 @@ impl Toolchain {
             env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
         let target_dir =
             std::path::absolute(target.join("boot")).unwrap_or_else(|_| target.join("boot"));
-        Self { kind, root: root.to_owned(), target_dir }
+        Self { kind, root: root.to_owned(), target_dir, cfg: None }
+    }
+
+    /// Returns the same toolchain, which compiles code of the workspace that is marked with this `cfg`.
+    pub fn with_cfg(&self, cfg: &'static str) -> Self {
+        Self { cfg: Some(cfg), ..self.clone() }
     }
 
     /// Returns the folder that everything for bare machines is built in.
@@ -92,6 +100,12 @@ impl Toolchain {
                     .arg("-Zbuild-std=core,alloc")
                     .dir(&self.root)
             }
+        };
+        let cmd = match (self.cfg, env::current_exe()) {
+            (Some(cfg), Ok(tool)) => {
+                cmd.env("RUSTC_WORKSPACE_WRAPPER", tool).env(wrapper::VARIABLE, cfg)
+            }
+            _ => cmd,
         };
         let cmd = cmd.env("CARGO_TARGET_DIR", &self.target_dir);
         // defmt leaves out every message below this level at build time; its default is `error`.

@@ -3,6 +3,7 @@
 mod command_line;
 mod docs;
 mod lifetime;
+mod mutants;
 #[path = "../../src/testelf.rs"]
 mod testelf;
 mod verdicts;

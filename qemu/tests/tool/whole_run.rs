@@ -12,7 +12,7 @@ const HOST_OK: &str =
     "echo 'test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'";
 
 /// Returns a shell command that prints cargo's message about a built image.
-fn built(image: &TestImage, kind: &str) -> String {
+pub fn built(image: &TestImage, kind: &str) -> String {
     let message = serde_json::json!({
         "reason": "compiler-artifact", "target": { "kind": [kind] }, "executable": image.path,
     });

@@ -18,6 +18,7 @@ use crate::driver::{
 };
 use crate::error::{AttachError, DomainError, MapError, ProbeError, UnmapError};
 use crate::fault::DriverFault;
+use crate::mark::{sabotage, sabotaged};
 use crate::platform::Platform;
 use crate::prot::Prot;
 use crate::reserved::ReservedRegions;
@@ -91,10 +92,19 @@ impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
         new: &DomainView<'_>,
         _old: Option<DomainId>,
     ) -> Result<(), AttachFailure> {
+        #[cfg(iommu_sabotage)]
+        let blocks = new.id == self.blocked();
+        sabotage!(KeepAtDetach => if blocks && _old.is_some() { return Ok(()) });
+        sabotage!(KeepAtReplace => if !blocks && _old.is_some_and(|old| old != self.blocked()) {
+            return Ok(())
+        });
         let mut requests = self.requests.lock();
         if self.is_poisoned() {
             return Err(AttachFailure::untouched(AttachError::Io));
         }
+        sabotage!(DetachToBlock => if let (Some(old), true) = (_old, blocks) {
+            return self.detach(&mut requests, endpoints, old)
+        });
         let moved = self.move_endpoints(&mut requests, endpoints, new);
         if moved.is_err() {
             self.suspect.store(true, Ordering::Relaxed);
@@ -133,6 +143,8 @@ impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
         if domain.endpoints == 0 {
             return Ok(()); // the device does not know the domain
         }
+        sabotage!(SkipUnmap => return Ok(()));
+        let ranges = sabotaged!(UnmapFirstOfBatch, ranges, ranges.get(..1).unwrap_or_default());
         let mut requests = self.requests.lock();
         if self.is_poisoned() {
             return Err(UnmapError::Io);
@@ -202,7 +214,10 @@ impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
             let taken = self.events.lock().take(&self.platform); // the lock ends here
             match taken {
                 Ok(None) => break,
-                Ok(Some(Event::Fault(fault))) => sink(fault),
+                Ok(Some(Event::Fault(fault))) => {
+                    sabotage!(LoseFaults => continue);
+                    sink(fault);
+                }
                 Ok(Some(Event::Malformed)) => malformed += 1,
                 Err(violation) => {
                     self.poison(&mut self.requests.lock(), Dead::Ring(violation));
@@ -231,6 +246,19 @@ impl<P: Platform, T: Transport, R: RawLock> Driver for VirtioIommu<P, T, R> {
 }
 
 impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
+    /// What must never be sent in order to block.
+    #[cfg(iommu_sabotage)]
+    fn detach(
+        &self,
+        requests: &mut Requests,
+        endpoints: &[EndpointId],
+        domain: DomainId,
+    ) -> Result<(), AttachFailure> {
+        let detach = |endpoint: &EndpointId| Request::Detach { domain, endpoint: *endpoint };
+        let sent = requests.send(&self.unit(), &mut endpoints.iter().map(detach));
+        sent.map(drop).map_err(|_| AttachFailure::untouched(AttachError::Io))
+    }
+
     /// Sends what there is room for, and doesn't wait: not for the device, and not for the lock.
     fn begin(&self, mut work: impl Iterator<Item = Request>, unmap: bool) -> Start {
         let Some(mut requests) = self.requests.try_lock() else { return Start::Full };
@@ -256,6 +284,8 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         endpoints: &[EndpointId],
         new: &DomainView<'_>,
     ) -> Result<(), AttachFailure> {
+        let endpoints =
+            sabotaged!(ForgetSecondEndpoint, endpoints, endpoints.get(..1).unwrap_or_default());
         let all = endpoints.len();
         let failure = |error, refused, touched| {
             Err(AttachFailure { error, refused, left: Left::Unknown, touched })
@@ -273,7 +303,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
                     return failure(AttachError::Io, done, all);
                 }
             };
-            if !sent.clean
+            if !sabotaged!(IgnoreStatus, sent.clean, true)
                 && let Some((index, error)) =
                     attach_error(requests.answers(&sent), new.endpoints > 0)
             {
@@ -293,6 +323,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         requests: &mut Requests,
         domain: &DomainView<'_>,
     ) -> Result<(), AttachError> {
+        sabotage!(SkipReplay => return Ok(()));
         if self.options.empty_new_domains || self.suspect.load(Ordering::Relaxed) {
             let everything = halves(self.config().input_range);
             match self.unmap_all(requests, domain.id, everything) {
@@ -306,7 +337,8 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
             }
         }
         let mut left = domain.mappings.iter().flat_map(|(range, target)| {
-            let run = Run { range, phys: target.phys, prot: target.prot };
+            let prot = sabotaged!(ReplayAllRights, target.prot, Prot::RW);
+            let run = Run { range, phys: target.phys, prot };
             run_halves(run).map(|run| Request::Map { domain: domain.id, run })
         });
         loop {

@@ -13,6 +13,7 @@ use crate::addr::Iova;
 use crate::driver::EndpointId;
 use crate::error::OutOfMemory;
 use crate::fault::{Access, DriverFault, FaultReason};
+use crate::mark::sabotaged;
 use crate::platform::Platform;
 use crate::trace::emit;
 use crate::virtio::Quiet;
@@ -129,9 +130,12 @@ fn decode(bytes: &[u8; EVENT_LEN]) -> Option<DriverFault> {
     let mut access = Access::empty();
     access.set(Access::READ, flags & FAULT_F_READ != 0);
     access.set(Access::WRITE, flags & FAULT_F_WRITE != 0);
+    let (endpoint, address) = (event.endpoint.get(), event.address.get());
+    let endpoint = sabotaged!(WrongEndpoint, endpoint, endpoint ^ 8);
+    let address = sabotaged!(WrongAddress, address, address & !0xfff);
     Some(DriverFault {
-        endpoint: EndpointId(event.endpoint.get()),
-        address: (flags & FAULT_F_ADDRESS != 0).then(|| Iova(event.address.get())),
+        endpoint: EndpointId(endpoint),
+        address: (flags & FAULT_F_ADDRESS != 0).then_some(Iova(address)),
         access,
         reason: match event.reason {
             FAULT_R_DOMAIN => FaultReason::Domain,

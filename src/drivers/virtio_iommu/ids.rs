@@ -5,6 +5,7 @@
 
 use crate::driver::DomainId;
 use crate::error::DomainError;
+use crate::mark::sabotage;
 use crate::pool::{Pool, PoolVec};
 
 /// Which ids are in use.
@@ -63,6 +64,7 @@ impl DomainIds {
             return Err(DomainError::NoSpace);
         };
         self.live += 1;
+        sabotage!(FreeIdInUse => self.returned.push(id)?);
         Ok(DomainId(id))
     }
 

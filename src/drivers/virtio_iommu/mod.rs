@@ -65,6 +65,7 @@ pub use config::{Config, ConfigField, Features, MAX_PROBE_SIZE};
 pub use error::InitError;
 
 use crate::driver::Counters;
+use crate::mark::sabotaged;
 use crate::platform::Platform;
 use crate::pool::Pool;
 use crate::sync::{Mutex, RawLock, SpinLock};
@@ -251,7 +252,8 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         self.transport.enable_queue(REQUEST_QUEUE, &self.requests.get_mut().setup())?;
         self.transport.enable_queue(EVENT_QUEUE, &self.events.get_mut().setup())?;
         self.transport.set_status(READY);
-        if self.features.contains(Features::BYPASS_CONFIG) {
+        let can_bypass = self.features.contains(Features::BYPASS_CONFIG);
+        if sabotaged!(LeaveBypass, can_bypass, false) {
             // Written even if it reads 0: cloud-hypervisor reads 0 and bypasses until it is written.
             self.transport.config_write_u8(BYPASS_OFFSET, 0);
             if self.transport.config_read_u8(BYPASS_OFFSET) != 0 {

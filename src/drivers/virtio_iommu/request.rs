@@ -19,6 +19,7 @@ use super::{Config, Options};
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::driver::{Counters, DomainId, EndpointId, Run, Ticket};
 use crate::error::OutOfMemory;
+use crate::mark::sabotaged;
 use crate::platform::Platform;
 use crate::prot::Prot;
 use crate::trace::emit;
@@ -52,9 +53,24 @@ const FIRST_STATUS_CHECK_NS: u64 = 1_000_000;
 /// A request of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Request {
-    Attach { domain: DomainId, endpoint: EndpointId, bypass: bool },
-    Map { domain: DomainId, run: Run },
-    Unmap { domain: DomainId, range: IovaRange },
+    Attach {
+        domain: DomainId,
+        endpoint: EndpointId,
+        bypass: bool,
+    },
+    Map {
+        domain: DomainId,
+        run: Run,
+    },
+    Unmap {
+        domain: DomainId,
+        range: IovaRange,
+    },
+    #[cfg(iommu_sabotage)]
+    Detach {
+        domain: DomainId,
+        endpoint: EndpointId,
+    },
 }
 
 /// What the device made of one request.
@@ -403,13 +419,17 @@ impl Requests {
                 let (first, last) = (run.range.first().0, run.range.last().0);
                 emit!(trace, "iommu: map domain {} {:#x}..={:#x}", domain.0, first, last);
                 self.counters.map += 1;
+                let last = sabotaged!(MapTooLong, last, last.saturating_add(0x1000));
+                let last = sabotaged!(MapTooShort, last, last - 1);
+                let prot = sabotaged!(DropReadOnly, run.prot, run.prot | Prot::WRITE);
+                let prot = sabotaged!(DropWriteOnly, prot, prot | Prot::READ);
                 let request = MapReq {
                     head: ReqHead::new(RequestType::MAP),
                     domain: domain.0.into(),
                     virt_start: first.into(),
                     virt_end: last.into(),
                     phys_start: run.phys.0.into(),
-                    flags: map_flags(run.prot).into(),
+                    flags: map_flags(prot).into(),
                 };
                 put(request.as_bytes())
             }
@@ -417,6 +437,7 @@ impl Requests {
                 let (first, last) = (range.first().0, range.last().0);
                 emit!(trace, "iommu: unmap domain {} {:#x}..={:#x}", domain.0, first, last);
                 self.counters.unmap += 1;
+                let last = sabotaged!(UnmapTooShort, last, first.max(last - 0x1000) | 0xfff);
                 let request = UnmapReq {
                     head: ReqHead::new(RequestType::UNMAP),
                     domain: domain.0.into(),
@@ -425,6 +446,13 @@ impl Requests {
                     reserved: [0; 4],
                 };
                 put(request.as_bytes())
+            }
+            #[cfg(iommu_sabotage)]
+            Request::Detach { domain, endpoint } => {
+                // An ATTACH without flags, but for its type (virtio 1.2 §5.13.6.4).
+                let head = ReqHead::new(RequestType::DETACH);
+                let (domain, endpoint, flags) = (domain.0.into(), endpoint.0.into(), 0.into());
+                put(AttachReq { head, domain, endpoint, flags, reserved: [0; 4] }.as_bytes())
             }
         }
     }

@@ -11,6 +11,8 @@ pub(super) struct RequestType(pub u8);
 
 impl RequestType {
     pub(super) const ATTACH: Self = Self(1);
+    #[cfg(iommu_sabotage)]
+    pub(super) const DETACH: Self = Self(2);
     pub(super) const MAP: Self = Self(3);
     pub(super) const UNMAP: Self = Self(4);
     pub(super) const PROBE: Self = Self(5);

@@ -57,12 +57,21 @@ impl State {
         has
     }
 
+    /// `skip=NAME,NAME`: cases of the table that are not to run.
+    fn is_left_out(&self, name: &str) -> bool {
+        self.machine.argument("skip").is_some_and(|names| names.split(',').any(|one| one == name))
+    }
+
     /// Runs a case of the table, or tells why it is skipped.
     ///
     /// # Panics
     ///
     /// When it fails.
     pub fn run(&self, name: &str) {
+        if self.is_left_out(name) {
+            defmt::println!("skipped: the arguments leave it out");
+            return;
+        }
         let needs_two = CASES.iter().any(|case| case.name == name && case.needs == Needs::TwoUnits);
         if !needs_two || self.has_two_units() {
             iommu_cases::run(&self.world, name);

@@ -7,6 +7,7 @@
 //! - `bench`: real devices and memory for the table of cases in `iommu-cases`;
 //! - `story`: the steps of the demo;
 //! - `measure`: the work of the benchmark image;
+//! - `reserving`: a unit with one more reserved region;
 //! - `lsi`: a DMA engine for machines that can't have the usual test device;
 //! - `harness`: what the test images share;
 //! - `cases`: the cases of this machine alone, plain functions, the same on every architecture.
@@ -19,6 +20,7 @@ pub mod lsi;
 pub mod machine;
 pub mod measure;
 pub mod probe;
+pub mod reserving;
 pub mod story;
 pub mod tally;
 pub mod world;

@@ -105,6 +105,8 @@ impl Machine {
         // SAFETY: as above, and above the heap; the page table maps it one to one, cached.
         unsafe { PLATFORM.give(arch::IMAGE_END + HEAP_LEN, DMA_LEN) };
 
+        #[cfg(iommu_sabotage)]
+        break_what_is_asked(arguments);
         let ecam = registers(host.ecam.base, host.ecam.len as usize).ok_or(Missing::PciHost)?;
         let on_mmio: Vec<_, 2> = mmio_iommus(arguments).take(2).collect();
         let mut roots = host.roots;
@@ -123,6 +125,12 @@ impl Machine {
         let devices = test_devices(&pci, &topology, &iommus);
         let is_free_taken = AtomicBool::new(false);
         Ok(Self { memory, arguments, topology, pci, iommus, devices, is_free_taken })
+    }
+
+    /// What follows `key` and `=` in the arguments, up to the next space.
+    #[must_use]
+    pub fn argument(&self, key: &str) -> Option<&'static str> {
+        argument(self.arguments, key)
     }
 
     /// Whether there is a virtio-iommu at all.
@@ -153,6 +161,20 @@ impl Machine {
     #[must_use]
     pub fn mmio(&self, base: u64) -> Option<MmioRegion> {
         registers(base, MMIO_LEN)
+    }
+}
+
+fn argument(arguments: &'static str, key: &str) -> Option<&'static str> {
+    let mut words = arguments.split_ascii_whitespace();
+    words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// `sabotage=NAME`: for the mutation check, which looks that the image says so.
+#[cfg(iommu_sabotage)]
+fn break_what_is_asked(arguments: &'static str) {
+    if let Some(name) = argument(arguments, "sabotage") {
+        assert!(iommu::sabotage::choose(name), "no sabotage has the name {name}");
+        defmt::println!("sabotage: {=str}", name);
     }
 }
 

@@ -1,8 +1,9 @@
 //! The IOMMUs started, and every test device in its group: where cases begin.
 
 use heapless::Vec;
+use iommu::addr::IovaRange;
 use iommu::domain::PagingDomain;
-use iommu::driver::{Counters, Driver};
+use iommu::driver::{Counters, Driver, EndpointId};
 use iommu::drivers::virtio_iommu::{InitError, Options, VirtioIommu};
 use iommu::error::ProbeError;
 use iommu::group::{Group, OwnerId, Ownership};
@@ -14,6 +15,7 @@ use iommu::virtio::transport::pci::PciTransport;
 use iommu::virtio::transport::{Transport, TransportError};
 
 use crate::machine::{IommuPlace, Machine, PLATFORM, POOL, TestDevice};
+use crate::reserving::Reserving;
 
 /// A registry with up to two units. The default is the empty world.
 pub struct World {
@@ -210,6 +212,28 @@ pub fn with_first_driver(machine: &Machine, with: impl FnOnce(&dyn Driver)) -> R
         AnyTransport::Mmio(transport) => with(&driver(transport, &POOL)?),
     }
     Ok(())
+}
+
+/// Takes the first unit alone under the management of `registry`, where `endpoint` reserves `region`.
+///
+/// # Errors
+///
+/// [`NoWorld`] says what failed.
+pub fn add_reserving(
+    registry: &Registry,
+    machine: &Machine,
+    endpoint: EndpointId,
+    region: IovaRange,
+) -> Result<Shared<Instance>, NoWorld> {
+    let unit = match transport(machine, machine.iommus.first().ok_or(NoWorld::NoIommu)?)? {
+        AnyTransport::Pci(transport) => {
+            registry.add_instance(Reserving { driver: driver(transport, &POOL)?, endpoint, region })
+        }
+        AnyTransport::Mmio(transport) => {
+            registry.add_instance(Reserving { driver: driver(transport, &POOL)?, endpoint, region })
+        }
+    };
+    unit.map_err(|error| NoWorld::Probe(error.errno()))
 }
 
 /// How the registers of a unit are reached.

@@ -52,6 +52,11 @@ mod cases {
     }
 
     #[test]
+    fn a_hot_added_device_brings_its_regions(state: &mut State) {
+        unit::a_hot_added_device_brings_its_regions(&mut state.world, &state.machine);
+    }
+
+    #[test]
     fn restart(state: &mut State) {
         unit::restart(&mut state.world, &state.machine);
     }

@@ -185,6 +185,7 @@ cases! {
             above_four_gibibytes,
             every_page_of_a_mapping,
             words_of_one_page,
+            the_last_byte_of_a_mapping,
             pages_in_reverse_order,
             one_page_at_many_places,
             the_record_agrees_with_the_unit,
@@ -229,6 +230,7 @@ cases! {
         containers {
             attach_costs_what_the_table_says,
             a_map_reaches_all_and_an_unmap_leaves_none,
+            a_map_that_one_domain_refuses_reaches_nobody,
             a_new_domain_is_given_the_mappings,
             scattered_memory_at_two_units,
             either_unit_is_the_source_of_a_replay,

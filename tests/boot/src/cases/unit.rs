@@ -1,16 +1,18 @@
 //! The units themselves: start, restart, rings that wrap, endpoints that don't exist.
 
 use iommu::addr::Iova;
+use iommu::container::{Container, IdentityMemory, MapDma, Options, UnmapDma};
 use iommu::device::DeviceId;
 use iommu::driver::{Driver, EndpointId, Health};
 use iommu::error::ProbeError;
+use iommu::group::{Group, OwnerId};
 use iommu::prot::Prot;
-use iommu::registry::DeviceInfo;
+use iommu::registry::{DeviceInfo, Registry};
 
 use crate::bench::MEMORY;
-use crate::machine::{Machine, PLATFORM, POOL};
-use crate::tally;
-use crate::world::{World, with_first_driver};
+use crate::machine::{Machine, PLATFORM, POOL, TestDevice};
+use crate::world::{World, add_reserving, place, with_first_driver};
+use crate::{probe, tally};
 use iommu_cases::steps::*;
 use iommu_cases::{Bench, Who, wire};
 
@@ -118,6 +120,55 @@ pub fn the_request_table(world: &mut World, machine: &Machine) {
             wire::play(row, &subject);
         };
         with_first_driver(machine, play).expect("the unit starts");
+    }
+    *world = World::start(machine).expect("the units start again");
+    world.reach_peak();
+}
+
+/// C-150, T1-042: a device that joins an attached group brings a reserved region. It reaches what the
+/// group reaches, and from then on the container maps nothing there.
+pub fn a_hot_added_device_brings_its_regions(world: &mut World, machine: &Machine) {
+    let memory = Memory::new(world, 1);
+    let [one, two] = [place::ROOT, place::ROOT_2].map(|index| *world.device(index));
+    drop(core::mem::take(world));
+    let region = range(AT + 16 * PAGE, 4);
+    {
+        let registry = Registry::new(&POOL);
+        let unit = add_reserving(&registry, machine, two.endpoint, region).expect("starts");
+        let add = |device: &TestDevice, with| {
+            let info = DeviceInfo { id: device.id(), endpoints: &[device.endpoint], with };
+            registry.add_device(&unit, &info).expect("it is the unit's")
+        };
+        let group = add(&one, None);
+        let options = Options { allow_unsafe_interrupts: true, ..Options::default() };
+        let container: Container<IdentityMemory> = Container::new(&POOL, IdentityMemory, options);
+        let ownership = Group::claim(&group, OwnerId(1)).expect("the group is free");
+        container.attach_group(ownership).expect("attaches");
+        let request = |iova| MapDma { iova, vaddr: memory.phys().0, size: PAGE, prot: Prot::RW };
+        let inside = region.first().0 + PAGE;
+        container.map_dma(&request(inside)).expect("control: nobody reserves it yet");
+        let pokes = |device: &TestDevice, iova| {
+            device.edu.poke(iova, 0x5aa5).expect("the device has an MSI");
+            let arrived = MEMORY.take(memory.phys(), 4, |at| 0x5aa5_u32.to_le_bytes()[at]) == 4;
+            assert!(MEMORY.is_untouched(), "something else was written");
+            match arrived {
+                true => tally::arrived(),
+                false => {
+                    let refusal = tally::judged(probe::refusal(&unit, device.endpoint));
+                    assert!(refusal.is_refused_at(iova), "{refusal:?}");
+                }
+            }
+            arrived
+        };
+        assert!(pokes(&one, inside));
+        container.unmap_dma(&UnmapDma::All).expect("unmaps");
+        add(&two, Some(one.id()));
+        container.for_each_window(|window| assert!(!window.overlaps(region)));
+        assert!(container.map_dma(&request(inside)).is_err(), "the new device reserves it");
+        container.map_dma(&request(AT)).expect("the rest is free");
+        for device in [&one, &two] {
+            assert!(pokes(device, AT) && !pokes(device, inside));
+        }
     }
     *world = World::start(machine).expect("the units start again");
     world.reach_peak();

@@ -6,7 +6,7 @@ use iommu::prot::Prot;
 use crate::bench::{Bench, Who};
 use crate::owner::Owner;
 use crate::session::{Session, options, request};
-use crate::steps::{AT, Memory, PAGE, arrives, cost_of, refused};
+use crate::steps::{AT, Memory, PAGE, arrives, cost_of, range, refused, write_refused};
 
 const EINVAL: i32 = 22;
 
@@ -242,6 +242,22 @@ fn by_width(bench: &dyn Bench) -> (Who, u64, Who, u64) {
     } else {
         (Who::Other, other, Who::One, one)
     }
+}
+
+/// T1-282: a map that one domain refuses is taken back from the one that took it before. The older of
+/// two domains has a mapping there that the container does not know of.
+pub(crate) fn a_map_that_one_domain_refuses_reaches_nobody(bench: &dyn Bench) {
+    let (session, memory) = (Session::open(bench), Memory::new(bench, 1));
+    session.join(Who::One);
+    session.join(Who::Other);
+    let older = session.container.domain_of(bench.group(Who::One).id()).expect("it is attached");
+    older.map(range(AT, 1), memory.phys(), Prot::READ).expect("the range is free");
+    assert_eq!(session.ask(&request(AT, &memory, Prot::RW)), Err(17));
+    refused(bench, Who::Other, AT);
+    write_refused(bench, Who::One, AT);
+    assert_eq!(older.unmap(range(AT, 1)), Ok(PAGE));
+    session.map(AT, &memory);
+    session.reached(AT, &memory, 0);
 }
 
 /// T1-042, T1-191: the windows end where the narrower of two units ends, and grow back when its

@@ -4,7 +4,7 @@ use iommu::addr::{Iova, IovaRange};
 use iommu::error::MapError;
 use iommu::prot::Prot;
 
-use crate::bench::{Bench, Who};
+use crate::bench::{Bench, Outcome, Transfer, Who};
 use crate::steps::*;
 
 /// Address 0 is an ordinary address, where the aperture begins there (rule D-20).
@@ -109,6 +109,25 @@ pub(crate) fn words_of_one_page(bench: &dyn Bench) {
     unmap(&domain, AT, 1);
     refused(bench, Who::One, AT + PAGE / 2);
     drop(attached);
+}
+
+/// A write that begins at the last byte of a mapping: that byte arrives, and no other.
+pub(crate) fn the_last_byte_of_a_mapping(bench: &dyn Bench) {
+    let (source, target) = (Memory::new(bench, 1), Memory::new(bench, 2));
+    let last = PAGE - 1;
+    for who in kinds(bench) {
+        let domain = domain_for(bench, who);
+        map(&domain, AT + 8 * PAGE, &source, Prot::READ);
+        domain.map(range(AT, 1), target.phys(), Prot::RW).expect("is free");
+        let attached = attach(bench, who, &domain);
+        let to = Some((AT + last, target.at(last)));
+        let mut jobs = [Transfer::new(who, AT + 8 * PAGE, source.phys(), to)];
+        bench.transfer(&mut jobs, READ_LEN);
+        let [Transfer { read, write, written, .. }] = jobs;
+        assert_eq!((read, written), (Outcome::Arrived, 1));
+        assert!(write.is_refused_at(AT + PAGE), "{who:?}: {write:?}");
+        drop(attached);
+    }
 }
 
 /// Pages in an order of their own: each leads where it was told to.
