@@ -42,8 +42,14 @@ impl Piece {
         let bytes = len.checked_add(slack).ok_or(OutOfMemory)?;
         let pages = NonZeroUsize::new(bytes.div_ceil(PAGE_SIZE)).ok_or(OutOfMemory)?;
         let DmaPages { cpu: base, device: phys, pages } = platform.alloc_dma(pages)?;
-        let skip = (phys.0.wrapping_neg() & (granule - 1)) as u32; // less than the slack
-        Ok(Self { base, phys, pages, skip, len })
+        let skip = phys.0.wrapping_neg() & (granule - 1);
+        let piece = Self { base, phys, pages, skip: skip as u32, len };
+        if skip > slack as u64 {
+            // SAFETY: it was just taken, and nobody was told of it.
+            unsafe { piece.free(platform) };
+            return Err(OutOfMemory); // it is not aligned as the platform promised
+        }
+        Ok(piece)
     }
 
     /// Gives the memory back.

@@ -1,4 +1,5 @@
 //! DMA for the host's own drivers: buffers of the kernel, given to one device and taken back.
+//! `docs/dma.md` is the guide.
 //!
 //! A [`DmaDevice`] is a driver's handle on what its device may reach: the default domain of the
 //! device's group ([`Group::use_default`]), which all drivers of the group share. It finds the I/O
@@ -142,8 +143,10 @@ use crate::pool::Shared;
 use crate::prot::Prot;
 use crate::sync::{Mutex, RawLock, SpinLock};
 
-#[cfg(doc)]
-use crate::driver::Capabilities;
+/// The examples of the guide run.
+#[cfg(all(doctest, feature = "sim"))]
+#[doc = include_str!("../../docs/dma.md")]
+struct Guide;
 
 /// The highest address of 32 bits.
 const LOW: u64 = 0xffff_ffff;

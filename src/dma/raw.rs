@@ -127,11 +127,11 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
         unsafe { self.inner.sync(iova, 0..usize::MAX, true) }
     }
 
-    /// Maps `len` bytes of physical memory from `phys` on, whole granules, and returns their
-    /// address. Nothing is bounced, nothing is synchronised: for memory that another allocator
-    /// gives out to be shared with devices. As
-    /// [`PagingDomain::map`](crate::domain::PagingDomain::map) it takes no reference: keeping the
-    /// memory until it is unmapped is the caller's duty.
+    /// Maps `len` bytes of physical memory from `phys` on, whole granules, below
+    /// [`DmaOptions::coherent_mask`](super::DmaOptions::coherent_mask), and returns their address.
+    /// Nothing is bounced, nothing is synchronised: for memory that another allocator gives out to
+    /// be shared with devices. As [`PagingDomain::map`](crate::domain::PagingDomain::map) it takes
+    /// no reference: keeping the memory until it is unmapped is the caller's duty.
     ///
     /// # Errors
     ///

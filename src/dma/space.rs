@@ -125,6 +125,9 @@ impl<R: RawLock> Space<R> {
                 Ok(range) => return Ok(range),
                 Err((refused, back)) => (error, record) = (refused.into(), back),
             }
+            if error != DmaError::NoSpace {
+                break; // a shortage of memory does not mean that there are no low addresses
+            }
         }
         *parts = record.parts;
         Err(error)

@@ -83,6 +83,10 @@ unsafe impl Platform for Machine {
     fn now_ns(&self) -> u64 {
         (self.clock)()
     }
+
+    fn phys_of(&self, cpu: NonNull<u8>) -> Option<PhysAddr> {
+        Some(PhysAddr(cpu.addr().get() as u64))
+    }
 }
 
 /// Pages that an image shares with a device, given back on drop. Accesses are volatile: a device

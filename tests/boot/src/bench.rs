@@ -8,6 +8,7 @@ use heapless::Vec;
 use iommu::addr::PhysAddr;
 use iommu::fault::DriverFault;
 use iommu::instance::Instance;
+use iommu::platform::Platform;
 use iommu::pool::Shared;
 use iommu::registry::Registry;
 pub use iommu_cases::bench::FILL;
@@ -143,6 +144,22 @@ impl Bench for World {
 
     fn store(&self) -> &'static dyn Store {
         &MEMORY
+    }
+
+    fn platform(&self) -> &'static dyn Platform {
+        &PLATFORM
+    }
+
+    fn copy(&self, who: Who, from: u64, to: u64, len: usize) -> [Outcome; 2] {
+        let device = self.test_device(who);
+        let run = |direction, address| {
+            probe::transfer(core::iter::once((device, address)), direction, len);
+            let records = self.first_records();
+            let strays = records.iter().any(|(_, record)| record.endpoint != device.endpoint);
+            let outcome = self.told(&records, who).unwrap_or(Outcome::Arrived);
+            if strays { Outcome::Wrong("another device faulted") } else { outcome }
+        };
+        [run(Direction::FromMemory, from), run(Direction::ToMemory, to)]
     }
 
     fn write(&self, who: Who, iova: u64, target: Option<PhysAddr>) -> Outcome {

@@ -6,6 +6,7 @@ use iommu::driver::EndpointId;
 use iommu::fault::{Access, FaultReason};
 use iommu::group::Group;
 use iommu::instance::Instance;
+use iommu::platform::Platform;
 use iommu::pool::Shared;
 use iommu::registry::Registry;
 
@@ -39,6 +40,16 @@ pub trait Bench {
     /// `len` is a multiple of 4, or [`MAX_TRANSFER`](crate::bench::MAX_TRANSFER). Takes the fault
     /// records of all units.
     fn transfer(&self, jobs: &mut [Transfer], len: usize);
+
+    /// The machine, whose memory a kernel gives to its devices.
+    fn platform(&self) -> &'static dyn Platform;
+
+    /// Lets a device read `len` bytes at `from` into itself, and write them at `to`: what came of the
+    /// read and of the write. "Arrived" means only that no fault was raised: the case looks at the
+    /// bytes. A read that is refused gives zeros, or what the device had.
+    ///
+    /// `len` is as for [`transfer`](Self::transfer). Takes the fault records of all units.
+    fn copy(&self, who: Who, from: u64, to: u64, len: usize) -> [Outcome; 2];
 
     /// Where a device sits.
     ///

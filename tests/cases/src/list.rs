@@ -126,6 +126,17 @@ cases! {
             tracking_changes_no_mapping,
             trusted_groups_and_copies,
         }
+        drivers {
+            a_buffer_is_lent_and_taken_back,
+            the_neighbours_of_a_buffer_are_out_of_reach,
+            the_middle_of_a_buffer_is_mapped_where_it_is,
+            a_list_costs_one_exchange,
+            a_deferred_unmap_ends_with_the_flush,
+            coherent_memory_is_seen_by_both,
+            two_drivers_share_a_group,
+            a_doorbell_has_an_address_for_the_device,
+            a_refused_buffer_comes_back,
+        }
         faults {
             a_record_names_the_device,
             a_flood_is_counted_and_survived,

@@ -9,6 +9,7 @@ pub(crate) mod container_maps;
 pub(crate) mod container_owners;
 pub(crate) mod container_unmaps;
 pub(crate) mod containers;
+pub(crate) mod drivers;
 pub(crate) mod faults;
 pub(crate) mod mapping;
 pub(crate) mod modes;

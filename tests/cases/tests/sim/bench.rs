@@ -1,5 +1,6 @@
-//! The bench of the host: the units are the judges, and memory is numbers. Only what cases and
-//! `carry` write is kept.
+//! The bench of the host: the units are the judges, and memory is numbers, but for that of drivers.
+//! Of the numbers only what cases and `carry` write is kept.
+#![expect(unsafe_code, reason = "a device reads and writes memory by its address")]
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,8 +10,10 @@ use iommu::device::DeviceId;
 use iommu::driver::EndpointId;
 use iommu::fault::{Access, DriverFault};
 use iommu::instance::Instance;
+use iommu::platform::Platform;
 use iommu::pool::{Pool, Shared};
 use iommu::registry::{DeviceInfo, Registry};
+use iommu::sim::SimPlatform;
 use iommu_cases::bench::FILL;
 use iommu_cases::{Bench, Outcome, Seat, Store, Transfer, Who};
 
@@ -24,11 +27,13 @@ pub struct HostBench<U> {
     pages: &'static Pages,
 }
 
-/// Memory by number: what is handed out, first address to pages.
+/// Memory by number: what is handed out, first address to pages. And memory of the program, for
+/// drivers of the kernel.
 #[derive(Default)]
 pub struct Pages {
     taken: Mutex<BTreeMap<u64, u64>>,
     written: Mutex<BTreeMap<u64, u8>>,
+    machine: SimPlatform,
 }
 
 impl<U: Unit> HostBench<U> {
@@ -106,7 +111,7 @@ impl Store for Pages {
     }
 
     fn in_use(&self) -> usize {
-        self.taken.lock().unwrap().values().sum::<u64>() as usize
+        self.taken.lock().unwrap().values().sum::<u64>() as usize + self.machine.pages()
     }
 
     fn read(&self, at: PhysAddr) -> u8 {
@@ -144,6 +149,31 @@ impl<U: Unit> Bench for HostBench<U> {
 
     fn store(&self) -> &'static dyn Store {
         self.pages
+    }
+
+    fn platform(&self) -> &'static dyn Platform {
+        &self.pages.machine
+    }
+
+    fn copy(&self, who: Who, from: u64, to: u64, len: usize) -> [Outcome; 2] {
+        let mut bytes = vec![0; len];
+        let each = |iova: u64, access, mut each: Box<dyn FnMut(usize, *mut u8) + '_>| {
+            for at in 0..len {
+                match self.access(who, iova + at as u64, access) {
+                    Ok(phys) => {
+                        each(at, core::ptr::with_exposed_provenance_mut(phys.0 as usize));
+                    }
+                    Err(fault) => return refusal(fault, iova + at as u64),
+                }
+            }
+            Outcome::Arrived
+        };
+        // SAFETY: the cases copy between memory of the program that they mapped, on one thread.
+        let read = |at: usize, from: *mut u8| bytes[at] = unsafe { from.read_volatile() };
+        let read = each(from, Access::READ, Box::new(read));
+        // SAFETY: as above.
+        let write = |at: usize, to: *mut u8| unsafe { to.write_volatile(bytes[at]) };
+        [read, each(to, Access::WRITE, Box::new(write))]
     }
 
     fn write(&self, who: Who, iova: u64, target: Option<PhysAddr>) -> Outcome {
