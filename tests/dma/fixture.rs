@@ -65,6 +65,12 @@ impl World {
         self.dma(&DmaOptions::default())
     }
 
+    /// A further handle, for a device that is there.
+    pub fn clone_of(&self, endpoint: u32, options: &DmaOptions) -> Dma {
+        let group = self.registry.group_of(DeviceId(u64::from(endpoint))).unwrap();
+        DmaDevice::new(&group, self.machine, options).unwrap()
+    }
+
     /// What the device reads at `iova`, or `None` if it is refused at the first byte.
     pub fn read(&self, endpoint: u32, iova: u64, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];

@@ -23,7 +23,7 @@ fn a_list_is_one_run_of_addresses_and_one_exchange() {
     let (two, rest) = rest.split_at_mut(2 * PAGE);
     let four = &mut rest[2 * PAGE..2 * PAGE + 100];
     four.fill(4);
-    let three = aligned(PAGE);
+    let three = &mut aligned(2 * PAGE)[..PAGE];
     three.fill(3);
     let (list, cost) =
         world.cost(|| dma.map_list([one, two, three, four], Direction::Bidirectional).unwrap());
