@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::cmd::Cmd;
 use crate::decode::{Image, Line};
+use crate::disk::Disks;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::machine::{self, Machine, Setting};
 use crate::process::{self, Chunk, End, Next};
-use crate::verdict::{Judged, Output, Story};
+use crate::verdict::{Judged, Output, Story, Verdict};
 
 /// What every boot of a run has in common.
 pub struct Booter<'a> {
@@ -31,7 +32,9 @@ impl Booter<'_> {
     /// Returns the command line for `image`.
     pub fn command_line(&self, image: &Image) -> Cmd {
         let Self { qemu, machine, setting, arguments, .. } = self;
+        let disks = Disks::of(&image.name(), &image.path);
         machine::command_line(qemu, machine, *setting, &image.path, arguments)
+            .args(disks.iter().flat_map(Disks::options))
     }
 
     /// Boots `image`, hands each message to `on_line`, and gives the verdict.
@@ -48,6 +51,8 @@ impl Booter<'_> {
         let mut decoder = image.decoder();
         let mut bytes = 0;
         let cmd = self.command_line(image);
+        let disks = Disks::of(&image.name(), &image.path);
+        disks.as_ref().map_or(Ok(()), Disks::create)?;
         let end =
             process::supervise(&cmd, Some(self.limit), false, self.interrupt, &mut |chunk| {
                 match chunk {
@@ -74,7 +79,14 @@ impl Booter<'_> {
         };
         let unfinished = decoder.unfinished();
         let output = Output { bytes, bad_frames: decoder.bad_frames(), unfinished };
-        Ok(story.judge(end, self.limit, &image.cases, &output))
+        let mut judged = story.judge(end, self.limit, &image.cases, &output);
+        if judged.verdict == Verdict::Passed
+            && let Some(disks) = disks
+            && let Some(message) = disks.fault()?
+        {
+            judged.verdict = Verdict::Failed { test: None, message };
+        }
+        Ok(judged)
     }
 }
 

@@ -3,9 +3,9 @@
 //!
 //! A run travels through the modules like this: [`cli`] (what was asked), [`setup`] (what the machine
 //! has), [`image`] (cargo builds the images), [`machine`] (the QEMU command line), [`boot`] (one QEMU
-//! process with its limits), [`decode`] (defmt frames to text), [`verdict`] (what it means), [`report`]
-//! (what is counted and shown) and [`summary`] (what an architecture came to). [`bench`] counts what
-//! operations cost. [`process`] starts and ends every child.
+//! process with its limits), [`disk`] (the disks that some images get), [`decode`] (defmt frames to
+//! text), [`verdict`] (what it means), [`report`] (what is counted and shown) and [`summary`] (what an
+//! architecture came to). [`bench`] counts what operations cost. [`process`] starts and ends every child.
 
 mod actions;
 mod bench;
@@ -13,6 +13,7 @@ mod boot;
 mod cli;
 mod cmd;
 mod decode;
+mod disk;
 mod error;
 mod host_tests;
 mod image;
