@@ -1,6 +1,7 @@
 //! The linker scripts of a boot image.
 
-fn main() {
+/// The whole script of a package without test images.
+pub fn main() {
     for script in ["image.ld", "memory.ld"] {
         println!("cargo:rustc-link-arg=-T{script}");
     }

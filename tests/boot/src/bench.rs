@@ -17,7 +17,7 @@ use iommu_runtime::dma::Buffer;
 use iommu_runtime::edu::Direction;
 use spin::Mutex;
 
-use crate::machine::{PLATFORM, TestDevice};
+use crate::machine::{PLATFORM, TestDevice, ids};
 use crate::world::{World, place};
 use crate::{probe, tally};
 
@@ -72,12 +72,13 @@ impl Pieces {
     }
 
     /// Writes `byte(n)` to the n-th byte from `start` on.
-    fn put(&self, start: PhysAddr, len: usize, byte: impl Fn(usize) -> u8) {
+    pub fn put(&self, start: PhysAddr, len: usize, byte: impl Fn(usize) -> u8) {
         self.bytes(start, len, |at, piece, offset| piece.write(offset, byte(at)));
     }
 
     /// Whether the bytes from `start` on are `byte(n)`.
-    fn holds(&self, start: PhysAddr, len: usize, byte: impl Fn(usize) -> u8) -> bool {
+    #[must_use]
+    pub fn holds(&self, start: PhysAddr, len: usize, byte: impl Fn(usize) -> u8) -> bool {
         let mut holds = true;
         self.bytes(start, len, |at, piece, offset| holds &= piece.read(offset) == byte(at));
         holds
@@ -95,10 +96,26 @@ impl Pieces {
         count
     }
 
+    /// How many bytes from `start` on are `value`.
+    #[must_use]
+    pub fn count(&self, start: PhysAddr, len: usize, value: u8) -> usize {
+        let mut count = 0;
+        self.bytes(start, len, |_, piece, offset| {
+            count += usize::from(piece.read(offset) == value);
+        });
+        count
+    }
+
     /// Whether no byte of any piece was written.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
-        self.0.lock().iter().all(|piece| piece.is_filled(FILL))
+        self.is_filled(FILL)
+    }
+
+    /// Whether every byte of every piece is `value`.
+    #[must_use]
+    pub fn is_filled(&self, value: u8) -> bool {
+        self.0.lock().iter().all(|piece| piece.is_filled(value))
     }
 
     /// Makes it so again.
@@ -137,6 +154,16 @@ impl Bench for World {
         // Behind the one unit of a machine, the device at that place is not what the table asks for.
         if who == Who::Other && !self.has_two_units() {
             return None;
+        }
+        let other = match who {
+            Who::Rng => Some(ids::RNG),
+            Who::Blk => Some(ids::BLK),
+            Who::Nvme => Some(ids::NVME),
+            _ => None,
+        };
+        if let Some(ids) = other {
+            let other = self.other(ids)?;
+            return Some(Seat { device: other.id(), endpoint: other.endpoint, unit: other.unit });
         }
         let device = self.devices.get(index(who))?;
         Some(Seat { device: device.id(), endpoint: device.endpoint, unit: device.unit })
@@ -282,7 +309,7 @@ impl World {
 
 /// Bytes that tell their place and their memory; none is 0, as a refused read gives, and none is
 /// the fill.
-fn pattern(source: PhysAddr, at: usize) -> u8 {
+pub(crate) fn pattern(source: PhysAddr, at: usize) -> u8 {
     let seed = (source.0 >> 12) as usize * 7 + source.0 as usize;
     1 + (at * 31 + (at >> 8) + seed) as u8 % 200
 }
@@ -294,5 +321,6 @@ fn index(who: Who) -> usize {
         Who::Pair => place::BRIDGE,
         Who::Twin => place::BRIDGE_2,
         Who::Other => place::OTHER,
+        Who::Rng | Who::Blk | Who::Nvme => usize::MAX, // no test device
     }
 }

@@ -5,6 +5,9 @@
 //! - `probe`: one DMA, and what must have come of it;
 //! - `tally`: how many there were, for the host's report;
 //! - `bench`: real devices and memory for the table of cases in `iommu-cases`;
+//! - `engines`: other devices, each with a small driver, for the matrix of refused DMA;
+//! - `stand`: the bench of that matrix;
+//! - `muffled`: a transport that can be told to keep a unit from hearing;
 //! - `story`: the steps of the demo;
 //! - `measure`: the work of the benchmark image;
 //! - `reserving`: a unit with one more reserved region;
@@ -15,12 +18,15 @@
 
 pub mod bench;
 pub mod cases;
+pub mod engines;
 pub mod harness;
 pub mod lsi;
 pub mod machine;
 pub mod measure;
+pub mod muffled;
 pub mod probe;
 pub mod reserving;
+pub mod stand;
 pub mod story;
 pub mod tally;
 pub mod world;

@@ -44,6 +44,8 @@ pub struct Machine {
     pub iommus: Vec<IommuPlace, 2>,
     /// The test devices, in the order of the scan.
     pub devices: Vec<TestDevice, 8>,
+    /// The other devices that images drive, in the order of the scan. Most machines have none.
+    pub others: Vec<OtherDevice, 8>,
     /// Whether the memory above heap and DMA was asked for.
     is_free_taken: AtomicBool,
 }
@@ -73,6 +75,45 @@ pub struct TestDevice {
     pub unit: usize,
     /// By which id.
     pub endpoint: EndpointId,
+}
+
+/// A device of another kind, and how its IOMMU knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct OtherDevice {
+    /// Its PCI function.
+    pub function: Function,
+    /// Which of the machine's IOMMUs translates for it.
+    pub unit: usize,
+    /// By which id.
+    pub endpoint: EndpointId,
+}
+
+impl OtherDevice {
+    /// Its name in the registry.
+    #[must_use]
+    pub fn id(&self) -> DeviceId {
+        DeviceId(self.function.id.into())
+    }
+
+    /// PCI vendor and device id.
+    #[must_use]
+    pub fn ids(&self) -> (u16, u16) {
+        (self.function.vendor, self.function.device)
+    }
+}
+
+/// PCI ids of the other devices that images drive.
+pub mod ids {
+    /// A virtio-net.
+    pub const NET: (u16, u16) = (0x1af4, 0x1041);
+    /// A virtio-blk.
+    pub const BLK: (u16, u16) = (0x1af4, 0x1042);
+    /// A virtio-rng.
+    pub const RNG: (u16, u16) = (0x1af4, 0x1044);
+    /// QEMU's NVMe.
+    pub const NVME: (u16, u16) = (0x1b36, 0x0010);
+    /// All of them.
+    pub const ALL: [(u16, u16); 4] = [NET, BLK, RNG, NVME];
 }
 
 impl TestDevice {
@@ -123,8 +164,9 @@ impl Machine {
         let on_pci = pci.find(VIRTIO_IOMMU.0, VIRTIO_IOMMU.1).copied().map(IommuPlace::Pci);
         let iommus: Vec<_, 2> = on_pci.take(1).chain(on_mmio).take(2).collect();
         let devices = test_devices(&pci, &topology, &iommus);
+        let others = other_devices(&pci, &topology, &iommus);
         let is_free_taken = AtomicBool::new(false);
-        Ok(Self { memory, arguments, topology, pci, iommus, devices, is_free_taken })
+        Ok(Self { memory, arguments, topology, pci, iommus, devices, others, is_free_taken })
     }
 
     /// What follows `key` and `=` in the arguments, up to the next space.
@@ -190,22 +232,40 @@ fn mmio_iommus(arguments: &str) -> impl Iterator<Item = IommuPlace> {
 }
 
 fn test_devices(pci: &Pci, told: &Topology<'_>, iommus: &[IommuPlace]) -> Vec<TestDevice, 8> {
+    let found = pci.find(edu::IDS.0, edu::IDS.1).filter_map(|function| {
+        let edu = Edu::new(bar(function, 0)?, pci.config(function))?;
+        let (unit, endpoint) = served_by(function, told, iommus);
+        Some(TestDevice { edu, function: *function, unit, endpoint })
+    });
+    found.take(8).collect()
+}
+
+fn other_devices(pci: &Pci, told: &Topology<'_>, iommus: &[IommuPlace]) -> Vec<OtherDevice, 8> {
+    let is_known = |function: &&Function| ids::ALL.contains(&(function.vendor, function.device));
+    let found = pci.functions().iter().filter(is_known).map(|function| {
+        let (unit, endpoint) = served_by(function, told, iommus);
+        OtherDevice { function: *function, unit, endpoint }
+    });
+    found.take(8).collect()
+}
+
+/// Which IOMMU translates for a function, and by which id it knows it.
+fn served_by(
+    function: &Function,
+    told: &Topology<'_>,
+    iommus: &[IommuPlace],
+) -> (usize, EndpointId) {
     // The first root bus is the PCI instance's, wherever the others are said to be.
     let has_pci = iommus.iter().any(|place| matches!(place, IommuPlace::Pci(_)));
     let serves = |place: &IommuPlace, bus: u8| match place {
         IommuPlace::Pci(_) => false, // what it serves is told
         IommuPlace::Mmio { root, .. } => *root == bus && (bus != 0 || !has_pci),
     };
-    let found = pci.find(edu::IDS.0, edu::IDS.1).filter_map(|function| {
-        let edu = Edu::new(bar(function, 0)?, pci.config(function))?;
-        let own = EndpointId(function.requester.into());
-        let (unit, endpoint) = match iommus.iter().position(|one| serves(one, function.root)) {
-            Some(unit) => (unit, own),
-            None => (0, told.endpoint(function.requester).unwrap_or(own)),
-        };
-        Some(TestDevice { edu, function: *function, unit, endpoint })
-    });
-    found.take(8).collect()
+    let own = EndpointId(function.requester.into());
+    match iommus.iter().position(|one| serves(one, function.root)) {
+        Some(unit) => (unit, own),
+        None => (0, told.endpoint(function.requester).unwrap_or(own)),
+    }
 }
 
 fn bar(function: &Function, index: usize) -> Option<MmioRegion> {

@@ -76,9 +76,15 @@ pub fn transfer<'a>(
 /// The refusal that the next fault record of `unit` tells, which must be of `endpoint`.
 #[must_use]
 pub fn refusal(unit: &Instance, endpoint: EndpointId) -> Outcome {
-    let Some(first) = wait_for_fault(unit) else {
-        return Outcome::Wrong("nothing arrived, and no fault was reported");
-    };
+    match wait_for_fault(unit) {
+        Some(first) => refusal_from(first, unit, endpoint),
+        None => Outcome::Wrong("nothing arrived, and no fault was reported"),
+    }
+}
+
+/// The refusal that begins with the record `first` of `unit`, which must be of `endpoint`.
+#[must_use]
+pub fn refusal_from(first: DriverFault, unit: &Instance, endpoint: EndpointId) -> Outcome {
     // One record per 4 bytes of the access: the others say the same.
     while let Some(other) = unit.next_fault() {
         if other.endpoint != first.endpoint || other.reason != first.reason {

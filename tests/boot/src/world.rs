@@ -14,8 +14,12 @@ use iommu::virtio::transport::mmio::MmioTransport;
 use iommu::virtio::transport::pci::PciTransport;
 use iommu::virtio::transport::{Transport, TransportError};
 
-use crate::machine::{IommuPlace, Machine, PLATFORM, POOL, TestDevice};
+use crate::machine::{IommuPlace, Machine, OtherDevice, PLATFORM, POOL, TestDevice};
+use crate::muffled::{Muffled, Muffler};
 use crate::reserving::Reserving;
+
+/// Whether a unit can be heard, in the order of [`Machine::iommus`].
+pub static MUFFLERS: [Muffler; 2] = [const { Muffler::new(false) }; 2];
 
 /// A registry with up to two units. The default is the empty world.
 pub struct World {
@@ -27,12 +31,20 @@ pub struct World {
     pub features: Vec<u64, 2>,
     /// The test devices that have a unit, in the order of the scan.
     pub devices: Vec<TestDevice, 8>,
+    /// The other devices that have a unit, in the order of the scan.
+    pub others: Vec<OtherDevice, 8>,
 }
 
 impl Default for World {
     fn default() -> Self {
         let registry = Registry::new(&POOL);
-        Self { registry, units: Vec::new(), features: Vec::new(), devices: Vec::new() }
+        Self {
+            registry,
+            units: Vec::new(),
+            features: Vec::new(),
+            devices: Vec::new(),
+            others: Vec::new(),
+        }
     }
 }
 
@@ -74,10 +86,10 @@ impl World {
             return Err(NoWorld::NoIommu);
         }
         let (mut units, mut features) = (Vec::new(), Vec::new());
-        for place in &machine.iommus {
+        for (place, muffler) in machine.iommus.iter().zip(&MUFFLERS) {
             let (unit, bits) = match transport(machine, place)? {
-                AnyTransport::Pci(transport) => start(transport, &registry, pool)?,
-                AnyTransport::Mmio(transport) => start(transport, &registry, pool)?,
+                AnyTransport::Pci(inner) => start(Muffled::new(inner, muffler), &registry, pool)?,
+                AnyTransport::Mmio(inner) => start(Muffled::new(inner, muffler), &registry, pool)?,
             };
             let _ = units.push(unit);
             let _ = features.push(bits);
@@ -85,16 +97,30 @@ impl World {
         if units.is_empty() {
             return Err(NoWorld::NoIommu);
         }
-        let mut devices = Vec::new();
+        let (mut devices, mut others) = (Vec::new(), Vec::new());
+        let add = |id, unit: usize, endpoint| {
+            let Some(unit) = units.get(unit) else { return Ok(false) };
+            let info = DeviceInfo { id, endpoints: &[endpoint], with: None };
+            let added = registry.add_device(unit, &info);
+            added.map_err(|error: ProbeError| NoWorld::Probe(error.errno())).map(|_| true)
+        };
         for device in &machine.devices {
-            let Some(unit) = units.get(device.unit) else { continue };
-            let info = DeviceInfo { id: device.id(), endpoints: &[device.endpoint], with: None };
-            registry
-                .add_device(unit, &info)
-                .map_err(|error: ProbeError| NoWorld::Probe(error.errno()))?;
-            let _ = devices.push(*device);
+            if add(device.id(), device.unit, device.endpoint)? {
+                let _ = devices.push(*device);
+            }
         }
-        Ok(Self { registry, units, features, devices })
+        for other in &machine.others {
+            if add(other.id(), other.unit, other.endpoint)? {
+                let _ = others.push(*other);
+            }
+        }
+        Ok(Self { registry, units, features, devices, others })
+    }
+
+    /// The first of the other devices with these PCI ids.
+    #[must_use]
+    pub fn other(&self, ids: (u16, u16)) -> Option<&OtherDevice> {
+        self.others.iter().find(|other| other.ids() == ids)
     }
 
     /// Test device `index`.

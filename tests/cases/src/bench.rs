@@ -100,11 +100,26 @@ pub enum Who {
     Twin,
     /// Alone in its group, at another unit.
     Other,
+    /// A virtio-rng, alone in its group, at the unit of the first.
+    Rng,
+    /// A virtio-blk, likewise.
+    Blk,
+    /// An NVMe, likewise.
+    Nvme,
 }
 
 impl Who {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::One, Self::Two, Self::Pair, Self::Twin, Self::Other];
+    pub const ALL: [Self; 8] = [
+        Self::One,
+        Self::Two,
+        Self::Pair,
+        Self::Twin,
+        Self::Other,
+        Self::Rng,
+        Self::Blk,
+        Self::Nvme,
+    ];
     /// One of each kind of place: groups to attach one by one.
     pub const KINDS: [Self; 3] = [Self::One, Self::Pair, Self::Other];
     /// One per group.

@@ -10,6 +10,8 @@
 //! - `steps`: what cases are made of: map, attach, "arrives", "refused";
 //! - `session`, `owner`: the same for cases of the container: what it says against what is reached;
 //! - `cases`: the cases by topic, in [`CASES`], the table;
+//! - `matrix`: the matrix of refused DMA, situations times kinds of devices;
+//! - `disk`: what is on the disks of those that have one;
 //! - `wire`: a table of its own, of requests to a driver without the API before it.
 //!
 //! Every "refused" has its control in the same case: the same access arrives while it is mapped.
@@ -17,8 +19,12 @@
 
 extern crate alloc;
 
+use iommu::pool::Usage;
+
 pub mod bench;
 mod cases;
+pub mod disk;
+pub mod matrix;
 pub mod owner;
 pub mod session;
 pub mod steps;
@@ -57,9 +63,19 @@ pub fn run(bench: &dyn Bench, name: &str) {
     let case = CASES.iter().find(|case| case.name == name).expect("the table has the case");
     let fits = case.needs == Needs::OneUnit || bench.units().len() > 1;
     assert!(fits, "the bench lacks what the case needs: {:?}", case.needs);
-    steps::drop_faults(bench);
-    let before = (bench.registry().pool().usage(), bench.store().in_use());
+    let before = clean(bench);
     (case.run)(bench);
+    look_after(bench, before);
+}
+
+/// A case begins without fault records. Returns what the memory of the bench is like.
+fn clean(bench: &dyn Bench) -> (Usage, usize) {
+    steps::drop_faults(bench);
+    (bench.registry().pool().usage(), bench.store().in_use())
+}
+
+/// A case leaves no memory behind, and owns nothing.
+fn look_after(bench: &dyn Bench, before: (Usage, usize)) {
     let after = (bench.registry().pool().usage(), bench.store().in_use());
     assert_eq!(after, before, "the case left memory behind");
     for who in Who::ALL.into_iter().filter(|who| bench.has(*who)) {

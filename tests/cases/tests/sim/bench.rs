@@ -142,6 +142,7 @@ impl<U: Unit> Bench for HostBench<U> {
             Who::Pair => (3, 0x100, 0),
             Who::Twin => (4, 0x100, 0),
             Who::Other => (5, 0x10, 1),
+            Who::Rng | Who::Blk | Who::Nvme => return None,
         };
         let seat = Seat { device: DeviceId(device), endpoint: EndpointId(endpoint), unit };
         (unit < self.units.len()).then_some(seat)
