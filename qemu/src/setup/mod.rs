@@ -63,7 +63,11 @@ pub struct Item {
 /// Lists what is there and what is missing, and changes nothing.
 pub fn check(host: &dyn Host, machine: &Machine, options: Options<'_>) -> Result<Vec<Item>, Error> {
     let qemu = match qemu::find(host, machine, options.qemu) {
-        Ok(qemu) => Ok(format!("QEMU {} at {}", qemu.version, qemu.path.display())),
+        Ok(qemu) => {
+            let advice = qemu::advice(host, machine, qemu.version)?;
+            let advice = advice.map_or_else(String::new, |advice| format!("\n  {advice}"));
+            Ok(format!("QEMU {} at {}{advice}", qemu.version, qemu.path.display()))
+        }
         Err(Error::Missing { what, command }) => Err((what, command)),
         Err(error) => return Err(error),
     };

@@ -90,9 +90,49 @@ pub fn command(host: &dyn Host, machine: &Machine) -> String {
     apt::command(host, &[machine.qemu_package])
 }
 
+/// The oldest QEMU that leaves no case out.
+const WHOLE_VERSION: Version = Version(9, 0);
+
+/// How a newer QEMU can be had, for one that leaves cases out; `None` if it doesn't. Installing one is
+/// not ours to decide: nothing is changed.
+pub fn advice(host: &dyn Host, machine: &Machine, have: Version) -> Result<Option<String>, Error> {
+    if have >= WHOLE_VERSION {
+        return Ok(None);
+    }
+    let package = machine.qemu_package;
+    let list = Cmd::new("apt-cache").args(["madison", package]);
+    let lists = match host.find("apt-cache") {
+        Some(_) => host.ask(&list)?.map_or_else(String::new, |answer| answer.stdout),
+        None => String::new(),
+    };
+    let offers = lists.lines().filter_map(offer);
+    let newest = offers.filter(|(version, _)| *version >= WHOLE_VERSION).max();
+    let how = match newest {
+        Some((version, suite)) => {
+            let suite = format!("--target-release={suite}");
+            let command = apt::command(host, &[&suite, package]);
+            format!("QEMU {version} of the distribution has them: {command}")
+        }
+        None => format!("the package lists offer no newer {package}; --qemu takes another QEMU"),
+    };
+    Ok(Some(format!("cases that need QEMU {WHOLE_VERSION} are skipped; {how}")))
+}
+
+/// Reads a line of `apt-cache madison`: package, version and source, with the suite in the source.
+fn offer(line: &str) -> Option<(Version, &str)> {
+    let mut fields = line.split('|').skip(1).map(str::trim);
+    let (version, source) = (fields.next()?, fields.next()?);
+    let version = version.split_once(':').map_or(version, |(_epoch, rest)| rest);
+    let suite = source.split_ascii_whitespace().nth(1)?.split('/').next()?;
+    Some((numbers(version)?, suite))
+}
+
 fn version_of(text: &str) -> Option<Version> {
-    let numbers = text.strip_prefix("QEMU emulator version ")?;
-    let mut parts = numbers.split(|c: char| !c.is_ascii_digit());
+    numbers(text.strip_prefix("QEMU emulator version ")?)
+}
+
+fn numbers(text: &str) -> Option<Version> {
+    let mut parts = text.split(|c: char| !c.is_ascii_digit());
     Some(Version(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
@@ -137,6 +177,34 @@ mod tests {
         let text = text(ensure(&host, machine(), None));
         assert!(text.contains("5.2") && text.contains("too old") && text.contains("7.2"), "{text}");
         assert!(host.commands().is_empty());
+    }
+
+    const OFFERS: &str = "\
+ qemu-system-arm | 1:10.0.2+ds-2~bpo12+1 | http://mirror/debian bookworm-backports/main amd64 Packages
+ qemu-system-arm | 1:7.2+dfsg-7+deb12u18 | http://mirror/debian bookworm/main amd64 Packages
+";
+
+    #[test]
+    fn a_newer_qemu_of_the_distribution_is_named_with_its_command_and_not_installed() {
+        let host = FakeHost::root().program("apt-get").program("apt-cache");
+        let host = host.answers("madison qemu-system-arm", OFFERS);
+        let advice = advice(&host, machine(), Version(7, 2)).expect("an answer").expect("some");
+        assert!(advice.contains("cases that need QEMU 9.0 are skipped"), "{advice}");
+        assert!(advice.contains("QEMU 10.0 of the distribution"), "{advice}");
+        let command = "--target-release=bookworm-backports qemu-system-arm";
+        assert!(advice.ends_with(command), "{advice}");
+        assert!(host.commands().is_empty());
+    }
+
+    #[test]
+    fn without_an_offer_the_way_is_another_qemu_and_a_new_one_needs_no_advice() {
+        let old = OFFERS.lines().last().expect("a line");
+        let host = FakeHost::user().program("apt-cache").answers("madison", old);
+        let told = advice(&host, machine(), Version(7, 2)).expect("an answer").expect("some");
+        assert!(told.contains("offer no newer qemu-system-arm; --qemu"), "{told}");
+        let none = advice(&FakeHost::user(), machine(), Version(8, 2)).expect("an answer");
+        assert!(none.is_some_and(|told| told.contains("--qemu")));
+        assert_eq!(advice(&host, machine(), Version(9, 0)).expect("an answer"), None);
     }
 
     #[test]
