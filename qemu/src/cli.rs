@@ -102,6 +102,24 @@ pub struct BenchArgs {
     /// Without a choice it is that of the machine, or unstable if that has no driver for a virtio-iommu.
     #[arg(long, value_name = "NAME", requires = "peer", conflicts_with = "kernel")]
     pub suite: Option<String>,
+    /// Compare with the committed baseline (benches/baseline), as CI does.
+    #[arg(long, conflicts_with = "compare")]
+    pub check: bool,
+    /// Measure twice and fail if one count differs.
+    #[arg(long)]
+    pub twice: bool,
+    /// Measure nothing: take the results of an earlier run.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["twice", "peer"])]
+    pub from: Option<PathBuf>,
+    /// Write an HTML page with plots to this folder, ours beside Linux.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Write the figures and plots of docs/performance.md anew.
+    #[arg(long, conflicts_with = "quick")]
+    pub update_docs: bool,
+    /// Make the results the committed baseline.
+    #[arg(long, conflicts_with_all = ["quick", "check"])]
+    pub update_baseline: bool,
 }
 
 /// What we are measured against.

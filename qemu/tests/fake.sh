@@ -7,6 +7,7 @@ case "$*" in
 *clippy*) eval "${FAKE_CLIPPY-exit 0}" ;;
 *--no-run*) eval "${FAKE_BUILD_TESTS-exit 99}" ;;
 *--bins*) eval "${FAKE_BUILD_EXAMPLES-exit 99}" ;;
+*--bin=bench*) eval "${FAKE_BUILD_BENCH-exit 99}" ;;
 *--bin=demo*) eval "${FAKE_BUILD_DEMO-exit 99}" ;;
 *--workspace*) eval "${FAKE_HOST_TESTS-exit 99}" ;;
 *) eval "${FAKE_QEMU-exit 99}" ;;

@@ -1,5 +1,6 @@
 //! Two runs side by side: what grew by more than the counts of one compiler can differ.
 
+use super::ops;
 use super::results::{Op, Run};
 use super::table::grouped;
 
@@ -17,10 +18,21 @@ pub struct Comparison {
     pub same: usize,
 }
 
-/// Compares `now` with `before`.
-pub fn compare(now: &Run, before: &Run) -> Comparison {
+/// Returns what two runs of the same image count differently.
+pub fn difference(one: &Run, other: &Run) -> Option<String> {
+    let mut pairs = one.ops.iter().zip(&other.ops);
+    let differs = pairs.find(|(one, other)| one != other);
+    match differs {
+        Some((one, other)) => Some(format!("{one:?} and {other:?}")),
+        None if one.ops.len() != other.ops.len() => Some("one has more results".into()),
+        None => None,
+    }
+}
+
+/// Compares `now` with `before`. A quick run is not asked for what it leaves out.
+pub fn compare(now: &Run, before: &Run, quick: bool) -> Comparison {
     let mut told = Comparison::default();
-    for old in &before.ops {
+    for old in before.ops.iter().filter(|old| !quick || !ops::is_long(&old.op)) {
         match now.find(&old.op, old.provider) {
             Some(new) => told.add(new, old),
             None => {
@@ -94,7 +106,7 @@ mod tests {
     }
 
     fn told(new: Op, old: Op) -> Comparison {
-        compare(&run(vec![new]), &run(vec![old]))
+        compare(&run(vec![new]), &run(vec![old]), false)
     }
 
     #[test]
@@ -131,9 +143,27 @@ mod tests {
     }
 
     #[test]
+    fn a_quick_run_may_leave_out_what_takes_long() {
+        let old = || run(vec![op("map_4k@1k", 1, 1), op("map_4k@100k", 1, 1)]);
+        let new = run(vec![op("map_4k@1k", 1, 1)]);
+        assert_eq!(compare(&new, &old(), true).regressions, 0);
+        assert_eq!(compare(&new, &old(), false).regressions, 1);
+        assert_eq!(compare(&run(Vec::new()), &old(), true).regressions, 1, "the short one");
+    }
+
+    #[test]
+    fn two_runs_are_equal_to_the_instruction_or_differ() {
+        let one = || run(vec![op("a", 100, 1), op("b", 7, 1)]);
+        assert_eq!(difference(&one(), &one()), None);
+        let other = run(vec![op("a", 100, 1), op("b", 8, 1)]);
+        assert!(difference(&one(), &other).is_some_and(|why| why.contains("\"b\"")));
+        assert!(difference(&one(), &run(vec![op("a", 100, 1)])).is_some());
+    }
+
+    #[test]
     fn another_compiler_is_named_when_something_grew() {
         let (mut new, old) = (run(vec![op("a", 200, 1)]), run(vec![op("a", 100, 1)]));
         new.built = "rustc 2".into();
-        assert!(compare(&new, &old).lines[1].contains("now: rustc 2"));
+        assert!(compare(&new, &old, false).lines[1].contains("now: rustc 2"));
     }
 }

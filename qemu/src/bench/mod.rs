@@ -2,11 +2,17 @@
 //!
 //! The benchmark image prints one line per result ([`results::parse_line`]); [`ops`] knows what the
 //! words mean and how much they may cost, [`table`] shows them, [`compare`] judges them against an
-//! earlier run, [`peer`] measures what a user would pick instead. Instructions are exact under `-icount shift=0`; wall time is shown and never judged.
+//! earlier run or the [`baseline`]. [`peer`] measures what a user would pick instead, and [`report`] puts
+//! the two beside each other ([`beside`]) with [`plots`]. Instructions are exact under
+//! `-icount shift=0`; wall time is shown and never judged.
 
+mod baseline;
+mod beside;
 mod compare;
 mod ops;
 mod peer;
+mod plots;
+mod report;
 mod results;
 mod table;
 
@@ -31,15 +37,47 @@ use results::{Op, Results, Run};
 pub(crate) const LIMIT: u64 = 1200;
 
 impl Tool {
-    /// Measures the machines that were asked for.
+    /// Measures the machines that were asked for, and does with the results what was asked.
     pub(crate) fn bench(&self, args: &BenchArgs) -> Result<ExitCode, Error> {
+        // What can't be read, or can't be, should not be found out after the work.
+        let before = match &args.compare {
+            Some(path) => Some(Results::load(path)?),
+            None if args.check => Some(baseline::load(&self.root, &self.machines())?),
+            None => None,
+        };
         if self.common.accel == Accel::Kvm {
             return Err(Error::Usage(
                 "instructions are counted in translated code: a benchmark needs --accel tcg".into(),
             ));
         }
-        // What can't be read should not be found out after the work.
-        let before = args.compare.as_deref().map(Results::load).transpose()?;
+        let results = match &args.from {
+            Some(path) => Results::load(path)?,
+            None => self.measure_all(args)?,
+        };
+        if let Some(path) = &args.json {
+            results.save(path)?;
+        }
+        if args.update_baseline {
+            for path in baseline::save(&self.root, &results)? {
+                self.progress.line(format_args!("written: {}", path.display()));
+            }
+        }
+        if let Some(dir) = &args.report {
+            report::write(&results, &self.root, dir)?;
+            let page = dir.join("index.html");
+            self.progress.line(format_args!("written: {}", page.display()));
+        }
+        if args.update_docs {
+            report::document(&results, &self.root)?;
+        }
+        match before {
+            Some(before) => Ok(exit(self.compare(&results, &before, args.quick)?)),
+            None => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    /// Measures one machine after the other and shows each.
+    fn measure_all(&self, args: &BenchArgs) -> Result<Results, Error> {
         let mut prepared = Vec::new();
         for machine in self.machines() {
             prepared.push((machine, self.prepare(machine)?));
@@ -48,6 +86,15 @@ impl Tool {
         let mut runs = Vec::new();
         for (machine, (qemu, toolchain)) in &prepared {
             let run = self.measure(machine, qemu, toolchain, args.quick)?;
+            if args.twice {
+                let again = self.measure(machine, qemu, toolchain, args.quick)?;
+                if let Some(why) = compare::difference(&run, &again) {
+                    return Err(Error::Failed(format!(
+                        "two runs on {} differ: {why}",
+                        machine.name
+                    )));
+                }
+            }
             table::lines(&run).iter().for_each(|line| self.progress.line(line));
             if let Some(peer) = peers.remove(machine.name) {
                 let linux = peer.measure(&self.host.interrupt, &self.progress)?;
@@ -56,14 +103,7 @@ impl Tool {
             }
             runs.push(run);
         }
-        let results = Results::new(runs);
-        if let Some(path) = &args.json {
-            results.save(path)?;
-        }
-        match before {
-            Some(before) => Ok(exit(self.compare(&results, &before)?)),
-            None => Ok(ExitCode::SUCCESS),
-        }
+        Ok(Results::new(runs))
     }
 
     /// Builds the benchmark image of one architecture and runs it.
@@ -145,7 +185,7 @@ impl Tool {
     }
 
     /// Shows what differs from an earlier run, and tells whether nothing grew too much.
-    fn compare(&self, now: &Results, before: &Results) -> Result<bool, Error> {
+    fn compare(&self, now: &Results, before: &Results, quick: bool) -> Result<bool, Error> {
         let mut is_good = true;
         let mut was_compared = false;
         for run in now.runs.iter().filter(|run| run.is_ours()) {
@@ -154,7 +194,7 @@ impl Tool {
                 continue;
             };
             was_compared = true;
-            let told = compare::compare(run, old);
+            let told = compare::compare(run, old, quick);
             self.progress.line(format_args!(
                 "\n{} against the earlier run: {} as before, {} differ, {} regressions of more than {} %",
                 run.arch,

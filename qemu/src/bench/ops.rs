@@ -88,6 +88,12 @@ const ROWS: &[Row] = &[
     many("unmap_1g", "unmap 1 GiB", (PAGES_1G, "page"), like("unmap_4k", 110, 12)),
     many("map_1g_of_2m", "map 1 GiB, in pages of 2 MiB", (PAGES_1G, "page"), NONE),
     many("unmap_1g_of_2m", "unmap the same", (PAGES_1G, "page"), NONE),
+    many("map_scattered@16", "map 16 pages, none next to another", (16, "page"), NONE),
+    many("unmap_scattered@16", "unmap the same", (16, "page"), NONE),
+    many("map_scattered@256", "map 256 pages, none next to another", (256, "page"), NONE),
+    many("unmap_scattered@256", "unmap the same", (256, "page"), NONE),
+    many("map_scattered@4k", "map 4096 pages, none next to another", (4_096, "page"), NONE),
+    many("unmap_scattered@4k", "unmap the same", (4_096, "page"), NONE),
     many("map_64m_scattered", "map 64 MiB, no page next to another", (PAGES_64M, "page"),
         most(PAGES_64M * 350, PAGES_64M, 130)),
     many("unmap_64m_scattered", "unmap the same", (PAGES_64M, "page"),
@@ -103,6 +109,9 @@ const ROWS: &[Row] = &[
     row("attach_7th", "attach of the 7th group, compatible", ATTACH),
     row("attach_8th", "attach of the 8th group, compatible", ATTACH),
     row("attach_2nd@10k", "attach of the 2nd group, 10 000 mappings present", ATTACH),
+    row("attach_of_1_domain", "attach, 1 domain on the list", ATTACH),
+    row("attach_of_8_domains", "attach, 8 domains on the list, the last one fits", ATTACH),
+    row("attach_of_64_domains", "attach, 64 domains on the list, the last one fits", NONE),
     row("detach_of_8", "detach, 8 groups attached", ATTACH),
     row("detach_of_2", "detach, 2 groups attached", ATTACH),
     row("detach_of_2@10k", "detach, 2 groups attached, 10 000 mappings", ATTACH),
@@ -111,6 +120,14 @@ const ROWS: &[Row] = &[
     many("replay@1k", "attach of the first group, 1 000 mappings wait", (1_000, "mapping"), NONE),
     many("replay@10k", "attach of the first group, 10 000 mappings wait", (10_000, "mapping"), NONE),
     many("replay@100k", "attach of the first group, 100 000 mappings wait", (100_000, "mapping"), NONE),
+    row("pin_1", "pin a page for an emulated device", NONE),
+    row("unpin_1", "unpin it", NONE),
+    many("pin_512", "pin 512 pages", (512, "page"), NONE),
+    many("unpin_512", "unpin them", (512, "page"), NONE),
+    many("dirty_get_64g", "dirty bitmap of 64 GiB, all of it dirty", (64 << 18, "page"), NONE),
+    many("dirty_get_64g_pinned", "dirty bitmap of 64 GiB, one page pinned", (64 << 18, "page"), NONE),
+    row("fault_1", "delivery of a fault to its handler", NONE),
+    many("fault_16", "delivery of 16 faults", (16, "fault"), NONE),
     row("map_4k@1k", "map 4 KiB at the end of 10^3 mappings", NONE),
     row("map_4k@10k", "map 4 KiB at the end of 10^4", like("map_4k@1k", 130, 0)),
     row("map_4k@100k", "map 4 KiB at the end of 10^5", like("map_4k@1k", 130, 0)),
@@ -159,6 +176,11 @@ pub fn is_known(op: &str) -> bool {
 /// Returns how many pages or mappings one call is about, and what they are.
 pub fn parts(op: &str) -> Option<(u64, &'static str)> {
     find(op)?.of
+}
+
+/// Tells whether an operation needs more mappings than a quick run makes.
+pub fn is_long(op: &str) -> bool {
+    op.ends_with("@100k") || op.ends_with("@1m")
 }
 
 /// Returns where an operation stands in a table.

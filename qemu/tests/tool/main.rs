@@ -1,5 +1,6 @@
 //! Runs the tool as a person does, with made-up images, compilers and QEMUs.
 
+mod bench;
 mod command_line;
 mod docs;
 mod lifetime;

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use iommu::addr::PhysAddr;
 use iommu::fault::{Access, DriverFault};
 use iommu::instance::Instance;
+use iommu::platform::Platform;
 use iommu::pool::Shared;
 use iommu::registry::Registry;
 use iommu::virtio::transport::pci::PciTransport;
@@ -242,6 +243,14 @@ impl Bench for Stand {
 
     fn store(&self) -> &'static dyn Store {
         self.world.store()
+    }
+
+    fn platform(&self) -> &'static dyn Platform {
+        self.world.platform()
+    }
+
+    fn copy(&self, who: Who, from: u64, to: u64, len: usize) -> [Outcome; 2] {
+        self.world.copy(who, from, to, len)
     }
 
     fn write(&self, who: Who, iova: u64, target: Option<PhysAddr>) -> Outcome {

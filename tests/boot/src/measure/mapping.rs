@@ -24,12 +24,13 @@ const SIZES: [Size; 4] = [
     Size { bytes: 2 << 20, map: "map_2m", unmap: "unmap_2m", repetitions: 16 },
     Size { bytes: 1 << 30, map: "map_1g", unmap: "unmap_1g", repetitions: 3 },
 ];
-const SCATTERED: Size = Size {
-    bytes: 64 << 20,
-    map: "map_64m_scattered",
-    unmap: "unmap_64m_scattered",
-    repetitions: 3,
-};
+#[rustfmt::skip] // one size per line
+const SCATTERED: [Size; 4] = [
+    Size { bytes: 16 * PAGE, map: "map_scattered@16", unmap: "unmap_scattered@16", repetitions: 8 },
+    Size { bytes: 256 * PAGE, map: "map_scattered@256", unmap: "unmap_scattered@256", repetitions: 8 },
+    Size { bytes: 4096 * PAGE, map: "map_scattered@4k", unmap: "unmap_scattered@4k", repetitions: 3 },
+    Size { bytes: 64 << 20, map: "map_64m_scattered", unmap: "unmap_64m_scattered", repetitions: 3 },
+];
 const MANY: u64 = 10_000;
 
 /// Measures it.
@@ -37,7 +38,7 @@ pub fn measure(rig: &Rig) {
     without_container(rig);
     sizes(rig, IdentityMemory, "runs", &SIZES);
     sizes(rig, Pages, "pages", &SIZES);
-    sizes(rig, Scattered, "pages", &[SCATTERED]);
+    sizes(rig, Scattered, "pages", &SCATTERED);
     all(rig, IdentityMemory, "runs");
     all(rig, Pages, "pages");
 }

@@ -8,11 +8,16 @@
 //! | `floor.rs` | a request there and back, without a library |
 //! | `groups.rs` | attach and detach |
 //! | `mapping.rs` | map and unmap by size |
+//! | `devices.rs` | pins, dirty pages, faults |
+//! | `domains.rs` | attach to a container with many domains |
 //! | `growth.rs` | map and unmap by what is there already, replay, heap per mapping |
 
+mod devices;
+mod domains;
 mod floor;
 mod groups;
 mod growth;
+mod idle;
 mod mapping;
 mod memory;
 mod meter;
@@ -45,6 +50,8 @@ pub fn run(machine: &Machine) -> Result<(), NoWorld> {
     let rig = Rig::start(machine)?;
     mapping::measure(&rig);
     groups::measure(&rig);
+    devices::measure(&rig);
     growth::measure(&rig, most(machine.arguments));
+    domains::measure(&rig); // leaves units behind
     Ok(())
 }

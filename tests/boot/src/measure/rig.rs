@@ -27,7 +27,7 @@ pub struct Rig {
     pub unit: Shared<Instance>,
     /// A group per device.
     pub groups: Vec<Shared<Group>, 8>,
-    /// The devices, and the registry that they are in.
+    /// The devices, and their registry.
     pub world: World,
 }
 
