@@ -115,8 +115,9 @@ fn row(run: &Run, beside: Beside<'_>, word: &str) -> Option<[String; 7]> {
     if default.is_none() && lean.is_none() && judged.is_none() && !word.starts_with("floor") {
         return None;
     }
-    let times = |ours: Option<&Op>| match (number(ours), number(lean.or(default))) {
-        (Some(ours), Some(linux)) => ratio(linux, ours),
+    let times = |ours: Option<&Op>| match (number(ours), number(lean), number(default)) {
+        (Some(ours), Some(lean), _) => ratio(lean, ours),
+        (Some(ours), None, Some(default)) => format!("{} (default)", ratio(default, ours)),
         _ => String::new(),
     };
     Some([
@@ -277,6 +278,8 @@ mod tests {
         let row =
             "| map 4 KiB | 1 000 (1/1) (target missed) |  | 10 000 (1/1) | 6 000 (1/1) | 6.00 |  |";
         assert!(text.contains(row), "{text}");
+        let row = "| map 64 KiB | 1 000 (1/1) |  | 11 000 (1/1) |  | 11.00 (default) |  |";
+        assert!(text.contains(row), "a ratio to the default kernel says so: {text}");
         assert!(!text.contains("pin a page"), "nobody to compare with, and no target: {text}");
         assert!(dir.path().join(PLOTS).join("growth-x86_64.svg").exists());
         document(&results(), dir.path()).expect("writes");
