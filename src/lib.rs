@@ -54,6 +54,8 @@ extern crate std;
 #[cfg(all(iommu_sabotage, not(all(target_os = "none", debug_assertions))))]
 compile_error!("iommu_sabotage is for the boot tests alone: see src/sabotage.rs");
 
+#[cfg(feature = "virtio-drivers")]
+pub mod adapters;
 pub mod addr;
 #[cfg(feature = "container")]
 pub mod container;

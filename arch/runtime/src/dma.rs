@@ -50,6 +50,14 @@ impl Machine {
         pool.taken.len()
     }
 
+    /// The first page that is handed out.
+    #[must_use]
+    pub fn first_in_use(&self) -> Option<PhysAddr> {
+        let pool = self.pool.lock();
+        let first = pool.taken.iter().position(|taken| *taken)?;
+        Some(PhysAddr((pool.base + first * PAGE_SIZE) as u64))
+    }
+
     /// Lets time pass for those who look at this clock: for tests of waits that end.
     pub fn pass(&self, ns: u64) {
         self.ahead_ns.fetch_add(ns, Ordering::Relaxed);

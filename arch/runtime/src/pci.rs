@@ -294,7 +294,8 @@ impl Config {
         true
     }
 
-    fn write_u32(&self, offset: u16, value: u32) {
+    /// Writes an aligned `u32` of the configuration space.
+    pub fn write_u32(&self, offset: u16, value: u32) {
         self.access.registers.write_u32(self.offset(offset), value);
     }
 

@@ -12,6 +12,7 @@
 //! - `measure`: the work of the benchmark image;
 //! - `reserving`: a unit with one more reserved region;
 //! - `lsi`: a DMA engine for machines that can't have the usual test device;
+//! - `hal`: the glue for drivers of the crate `virtio-drivers`;
 //! - `harness`: what the test images share;
 //! - `cases`: the cases of this machine alone, plain functions, the same on every architecture.
 #![no_std]
@@ -19,6 +20,7 @@
 pub mod bench;
 pub mod cases;
 pub mod engines;
+pub mod hal;
 pub mod harness;
 pub mod lsi;
 pub mod machine;

@@ -3,5 +3,6 @@
 //! `iommu-cases`, which runs here through [`bench`](crate::bench).
 
 pub mod bypass;
+pub mod devices;
 pub mod reserved;
 pub mod unit;

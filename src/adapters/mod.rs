@@ -1,0 +1,3 @@
+//! Adapters for other crates, so that what is written for them works behind an IOMMU.
+
+pub mod virtio_drivers;
