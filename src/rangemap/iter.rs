@@ -1,67 +1,49 @@
-//! The ascending walk: a stack of what is left of each node on the path.
+//! The ascending walk: the current leaf, and where the next one begins, to which it walks down anew.
 
-use core::slice;
-
-use super::node::{Entry, HEIGHT_MAX, Node, Slot, reaching};
+use super::node::{Leaf, Node, descend};
 use crate::addr::{Iova, IovaRange};
 
 /// Entries from an address on, up to another, ascending.
 pub(super) struct Iter<'a, V> {
-    /// Of each inner node on the path, the children still to come; the root's first.
-    path: heapless::Vec<slice::Iter<'a, Slot<V>>, HEIGHT_MAX>,
-    /// The entries of the current leaf still to come.
-    leaf: slice::Iter<'a, Entry<V>>,
+    root: Option<&'a Node<V>>,
+    leaf: Option<&'a Leaf<V>>,
+    /// The next entry in the leaf.
+    place: usize,
+    /// Where the leaf after it begins.
+    next: Option<Iova>,
     /// Entries that begin above it are not given.
     last: Iova,
 }
 
 impl<'a, V> Iter<'a, V> {
     /// Starts at the lowest entry that contains `from` or lies above it.
+    #[inline]
     pub(super) fn new(root: Option<&'a Node<V>>, from: Iova, last: Iova) -> Self {
-        let mut iter = Self { path: heapless::Vec::new(), leaf: [].iter(), last };
-        if let Some(root) = root {
-            iter.descend(root, from);
-        }
-        iter
-    }
-
-    /// Walks down from `node` to the leaf for `from`.
-    fn descend(&mut self, mut node: &'a Node<V>, from: Iova) {
-        loop {
-            match node {
-                Node::Leaf(leaf) => {
-                    self.leaf = leaf[reaching(leaf, from)..].iter();
-                    return;
-                }
-                Node::Inner(inner) => {
-                    let mut rest = inner.slots[inner.route(from)..].iter();
-                    let Some(slot) = rest.next() else { return };
-                    let refused = self.path.push(rest).is_err();
-                    assert!(!refused, "inserts bound the height");
-                    node = &slot.child;
-                }
-            }
-        }
+        let found = root.and_then(|root| descend(root, from));
+        let place = found.as_ref().map_or(0, |found| found.leaf.reaching(from));
+        let next = found.as_ref().and_then(|found| found.next);
+        Self { root, leaf: found.map(|found| found.leaf), place, next, last }
     }
 }
 
 impl<'a, V> Iterator for Iter<'a, V> {
     type Item = (IovaRange, &'a V);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some((range, value)) = self.leaf.next() {
-                if range.first() <= self.last {
-                    return Some((*range, value));
+            if let Some(entry) = self.leaf?.get(self.place) {
+                self.place += 1;
+                if entry.0.first() <= self.last {
+                    return Some(entry);
                 }
-                self.path.clear();
-                self.leaf = [].iter();
+                self.leaf = None;
                 return None;
             }
-            match self.path.last_mut()?.next() {
-                Some(slot) => self.descend(&slot.child, Iova(0)),
-                None => drop(self.path.pop()),
-            }
+            let next = self.next.filter(|next| *next <= self.last);
+            let found = next.and_then(|next| descend(self.root?, next));
+            let (leaf, next) = found.map_or((None, None), |found| (Some(found.leaf), found.next));
+            (self.leaf, self.place, self.next) = (leaf, 0, next);
         }
     }
 }

@@ -1,17 +1,18 @@
 //! An ordered map from disjoint ranges of IOVAs to values.
 //!
 //! Here live the mappings of a domain and those of a container. The map is a B+tree: the entries
-//! lie in leaves, the inner nodes hold only the lowest address of each child. A B+tree because a
-//! million mappings are ordinary: searches stay logarithmic, an entry costs little more than its
-//! own bytes, and a walk over a range reads whole rows. Nodes come from a [`Pool`], so an insert
-//! can run out of memory; it then changes nothing. Removals only free.
+//! lie in leaves, the inner nodes hold only where each child begins. A B+tree because a million
+//! mappings are ordinary: searches stay logarithmic, an entry costs little more than its own bytes,
+//! and a walk over a range reads whole rows (`benches/mappings.rs` compares it with other
+//! structures). Nodes come from a [`Pool`], so an insert can run out of memory; it then changes
+//! nothing. Removals only free.
 //!
 //! No lock is taken: the lock of the map's owner guards it.
 //!
 //! | file | what |
 //! |---|---|
-//! | `node.rs` | nodes, their bounds and how rows move between them |
-//! | `insert.rs` | inserts: spill to a sibling, or split |
+//! | `node.rs` | nodes, how they are searched, and how rows move between them |
+//! | `insert.rs` | inserts into a full leaf: even out with siblings, or split |
 //! | `remove.rs` | removals: merge, even out, collapse the root |
 //! | `iter.rs` | the ascending walk |
 
@@ -25,7 +26,7 @@ mod tests;
 use core::fmt;
 
 use self::iter::Iter;
-use self::node::Node;
+use self::node::{Found, Node};
 use crate::addr::{Iova, IovaRange};
 use crate::error::OutOfMemory;
 use crate::pool::Pool;
@@ -102,9 +103,29 @@ impl<V> RangeMap<V> {
     /// [`InsertError::Overlap`] if some entry shares an address with `range`, otherwise
     /// [`InsertError::OutOfMemory`] if a node is needed and the pool has none. The map is
     /// unchanged and `value` is dropped.
+    #[inline]
     pub fn insert(&mut self, range: IovaRange, value: V) -> Result<(), InsertError> {
-        if self.overlaps(range) {
-            return Err(InsertError::Overlap);
+        let at = range.first();
+        if let Some(Found { leaf, next }) =
+            self.root.as_mut().and_then(|root| node::descend_mut(root, at, true))
+        {
+            let place = leaf.count_up_to(at);
+            if leaf.overlaps_at(place, range) {
+                return Err(InsertError::Overlap);
+            }
+            // Only what lies after the last entry of the leaf can touch an entry of the next one.
+            let is_near_next = next.is_some_and(|next| next <= range.last());
+            if !leaf.is_full() && !is_near_next {
+                leaf.place(place, (range, value));
+                self.len += 1;
+                return Ok(());
+            }
+            if is_near_next {
+                if self.overlaps(range) {
+                    return Err(InsertError::Overlap);
+                }
+                node::raise_keys(self.root.as_mut(), next, range.last());
+            }
         }
         insert::insert(&mut self.root, self.pool, (range, value))?;
         self.len += 1;
@@ -112,54 +133,62 @@ impl<V> RangeMap<V> {
     }
 
     /// The entry whose range contains `at`, in O(log n).
+    #[inline]
     #[must_use]
     pub fn get(&self, at: Iova) -> Option<(IovaRange, &V)> {
-        let mut node = self.root.as_ref()?;
-        loop {
-            match node {
-                Node::Inner(inner) => node = &inner.slots.get(inner.route(at))?.child,
-                Node::Leaf(leaf) => {
-                    let (range, value) = leaf.get(node::reaching(leaf, at))?;
-                    return range.contains(at).then_some((*range, value));
-                }
-            }
-        }
+        let leaf = node::descend(self.root.as_ref()?, at)?.leaf;
+        leaf.get(leaf.reaching(at)).filter(|(range, _)| range.contains(at))
     }
 
     /// As [`get`](Self::get), with the value to change.
+    #[inline]
     #[must_use]
     pub fn get_mut(&mut self, at: Iova) -> Option<(IovaRange, &mut V)> {
-        let mut node = self.root.as_mut()?;
-        loop {
-            match node {
-                Node::Inner(inner) => {
-                    let i = inner.route(at);
-                    node = &mut inner.slots.get_mut(i)?.child;
-                }
-                Node::Leaf(leaf) => {
-                    let i = node::reaching(leaf, at);
-                    let (range, value) = leaf.get_mut(i)?;
-                    return range.contains(at).then_some((*range, value));
-                }
-            }
-        }
+        let leaf = node::descend_mut(self.root.as_mut()?, at, false)?.leaf;
+        leaf.get_mut(leaf.reaching(at)).filter(|(range, _)| range.contains(at))
     }
 
     /// The lowest entry that contains `at` or lies above it, in O(log n).
+    #[inline]
     #[must_use]
     pub fn first_from(&self, at: Iova) -> Option<(IovaRange, &V)> {
         Iter::new(self.root.as_ref(), at, Iova(u64::MAX)).next()
     }
 
     /// Whether some entry shares an address with `range`, in O(log n).
+    #[inline]
     #[must_use]
     pub fn overlaps(&self, range: IovaRange) -> bool {
         self.overlapping(range).next().is_some()
     }
 
     /// The entries that share an address with `range`, ascending, in O(log n + k) for k of them.
+    #[inline]
     pub fn overlapping(&self, range: IovaRange) -> impl Iterator<Item = (IovaRange, &V)> {
         Iter::new(self.root.as_ref(), range.first(), range.last())
+    }
+
+    /// Calls `each` for every entry that shares an address with `range`, ascending, with its value
+    /// to change, until it answers `false`; in O(log n + k) for k of them.
+    pub fn for_each_mut(
+        &mut self,
+        range: IovaRange,
+        mut each: impl FnMut(IovaRange, &mut V) -> bool,
+    ) {
+        let mut at = Some(range.first());
+        while let Some(from) = at
+            && let Some(Found { leaf, next }) =
+                self.root.as_mut().and_then(|root| node::descend_mut(root, from, false))
+        {
+            let mut place = leaf.reaching(from);
+            while let Some((entry, value)) = leaf.get_mut(place) {
+                if entry.first() > range.last() || !each(entry, value) {
+                    return;
+                }
+                place += 1;
+            }
+            at = next.filter(|next| *next <= range.last());
+        }
     }
 
     /// All entries, ascending, in O(n).
@@ -168,10 +197,17 @@ impl<V> RangeMap<V> {
     }
 
     /// Takes out the entry that begins exactly at `first`, in O(log n). Never allocates.
+    #[inline]
     pub fn remove(&mut self, first: Iova) -> Option<(IovaRange, V)> {
         let taken = remove::remove(&mut self.root, first)?;
         self.len -= 1;
         Some(taken)
+    }
+
+    /// Takes out every entry that begins in `range`, ascending, and hands each to `each`; in
+    /// O(log n + k) for k of them. Never allocates.
+    pub fn remove_all(&mut self, range: IovaRange, mut each: impl FnMut(IovaRange, V)) {
+        self.len -= remove::remove_all(&mut self.root, range, &mut each);
     }
 
     /// Cuts the lower end off the entry that begins exactly at `first`, so that it begins at
@@ -179,7 +215,8 @@ impl<V> RangeMap<V> {
     ///
     /// Returns whether it did: there is such an entry, and `new_first` lies inside it.
     pub fn trim_front(&mut self, first: Iova, new_first: Iova) -> bool {
-        self.root.as_mut().is_some_and(|root| node::trim_front(root, first, new_first))
+        let found = self.root.as_mut().and_then(|root| node::descend_mut(root, first, false));
+        found.is_some_and(|Found { leaf, .. }| leaf.trim_front(first, new_first))
     }
 
     /// Drops all entries and frees all nodes, in O(n). Never allocates.

@@ -1,56 +1,87 @@
 //! Removals. They only free: a child that fell below the least is merged with a sibling if both fit
 //! into one node, otherwise takes items from it; an empty node is freed, and a root with one child
 //! gives way to it.
+//!
+//! The entry is taken out of its leaf first; only if the leaf got too small, a second walk down mends
+//! the path to it.
 
-use super::node::{Entry, Inner, Node};
-use crate::addr::Iova;
+use super::node::{Entry, Found, Inner, Kids, LEAF_MIN, Node, descend_mut};
+use crate::addr::{Iova, IovaRange};
 
 /// Takes out the entry that begins exactly at `first`.
 pub(super) fn remove<V>(root: &mut Option<Node<V>>, first: Iova) -> Option<Entry<V>> {
-    let taken = remove_below(root.as_mut()?, first, true)?;
-    while let Some(Node::Inner(inner)) = root
-        && inner.slots.len() <= 1
-    {
-        *root = inner.slots.pop().map(|slot| slot.child);
-    }
-    if root.as_ref().is_some_and(|node| node.len() == 0) {
-        *root = None;
+    let leaf = descend_mut(root.as_mut()?, first, false)?.leaf;
+    let taken = leaf.take(leaf.find(first)?)?;
+    if leaf.len() < LEAF_MIN {
+        mend_path(root, first);
     }
     Some(taken)
 }
 
-fn remove_below<V>(node: &mut Node<V>, first: Iova, edge: bool) -> Option<Entry<V>> {
-    match node {
-        Node::Leaf(leaf) => {
-            let i = leaf.binary_search_by_key(&first, |(range, _)| range.first()).ok()?;
-            Some(leaf.remove(i))
+/// Takes out every entry that begins in `range`, leaf by leaf, ascending; how many.
+pub(super) fn remove_all<V>(
+    root: &mut Option<Node<V>>,
+    range: IovaRange,
+    each: &mut impl FnMut(IovaRange, V),
+) -> usize {
+    let mut count = 0;
+    let mut at = Some(range.first());
+    while let Some(from) = at {
+        let found = root.as_mut().and_then(|root| descend_mut(root, from, false));
+        let Some(Found { leaf, next }) = found else { break };
+        let begin = leaf.count_up_to(from);
+        let begin = leaf.find(from).unwrap_or(begin);
+        let end = leaf.count_up_to(range.last());
+        if begin < end {
+            count += end - begin;
+            leaf.take_row(begin..end, each);
+            if leaf.len() < LEAF_MIN {
+                mend_path(root, from);
+            }
         }
-        Node::Inner(inner) => {
-            let i = inner.route(first);
-            let child_edge = edge && i + 1 == inner.slots.len();
-            let taken = remove_below(&mut inner.slots.get_mut(i)?.child, first, child_edge)?;
-            mend(inner, i, child_edge);
-            Some(taken)
-        }
+        at = next.filter(|next| *next <= range.last());
+    }
+    count
+}
+
+/// Restores the bounds of the nodes on the path to the leaf for `at`.
+fn mend_path<V>(root: &mut Option<Node<V>>, at: Iova) {
+    if let Some(Node::Inner(inner)) = root {
+        mend_below(inner, at, true);
+    }
+    while let Some(Node::Inner(inner)) = root
+        && inner.len() <= 1
+    {
+        *root = (inner.len() == 1).then(|| inner.take(0));
+    }
+    if root.as_ref().is_some_and(|node| node.len() == 0) {
+        *root = None;
     }
 }
 
-/// Restores the bounds of child `i` after it lost an item.
+fn mend_below<V>(inner: &mut Inner<V>, at: Iova, edge: bool) {
+    let i = inner.route(at);
+    let child_edge = edge && i + 1 == inner.len();
+    if let Kids::Inners(row) = &mut inner.kids
+        && let Some(child) = row.get_mut(i)
+    {
+        mend_below(child, at, child_edge);
+    }
+    mend(inner, i, child_edge);
+}
+
+/// Restores the bounds of child `i` after it lost items.
 fn mend<V>(inner: &mut Inner<V>, i: usize, child_edge: bool) {
-    inner.refresh(i);
-    let child = &inner.slots[i].child;
-    let (most, least) = child.bounds();
-    if child.len() >= least {
+    let (most, least) = inner.kids.bounds();
+    let Some(len) = inner.kids.len_of(i).filter(|len| *len < least) else { return };
+    if len == 0 {
+        drop(inner.take(i));
         return;
     }
-    if child.len() == 0 {
-        inner.slots.remove(i);
-        return;
-    }
-    let pairs = [i.checked_sub(1), Some(i)];
-    let pairs = pairs.into_iter().flatten().filter_map(|low| Some((low, inner.pair_len(low)?)));
+    let pair = |low: usize| Some((inner.kids.len_of(low)? + inner.kids.len_of(low + 1)?, low));
+    let pairs = [i.checked_sub(1), Some(i)].into_iter().flatten().filter_map(pair);
     // The pair with the fewest items: what fits into one node is then found.
-    let Some((low, items)) = pairs.min_by_key(|&(_, items)| items) else { return };
+    let Some((items, low)) = pairs.min() else { return };
     if items <= most {
         inner.share_out(low, items);
     } else if !child_edge {
