@@ -9,16 +9,31 @@
 use super::drain::BATCH;
 use super::state::State;
 use super::{Container, Frame, Memory, MemoryOwner, Pinned};
-use crate::addr::IovaRange;
+use crate::addr::{IovaRange, PhysAddr};
 use crate::driver::Run;
+use crate::prot::Prot;
 use crate::sync::RawLock;
 
-/// A run that no domain maps any more: what is left to give back.
+/// A run that no domain maps any more: what is left to give back. 40 bytes: a batch of them is on the
+/// stack.
 pub(super) struct Taken {
-    pub(super) run: Run,
-    pub(super) owner: MemoryOwner,
+    pub(super) range: IovaRange,
+    phys: PhysAddr,
+    prot: Prot,
+    owner: MemoryOwner,
     /// Pages of it that stay charged, for external pins.
-    pub(super) kept: u64,
+    kept: u64,
+}
+const _: () = assert!(size_of::<Taken>() == 40);
+
+impl Taken {
+    pub(super) const fn new(run: Run, owner: MemoryOwner) -> Self {
+        Self { range: run.range, phys: run.phys, prot: run.prot, owner, kept: 0 }
+    }
+
+    const fn run(&self) -> Run {
+        Run { range: self.range, phys: self.phys, prot: self.prot }
+    }
 }
 
 pub(super) type TakenRuns = heapless::Vec<Taken, BATCH>;
@@ -58,16 +73,19 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     pub(super) fn release_runs(&self, runs: &[Run], owner: MemoryOwner) {
         for run in runs {
             let kept = self.state.lock().hand_back(run.range);
-            self.give_back(&[Taken { run: *run, owner, kept }]);
+            self.give_back(&[Taken { kept, ..Taken::new(*run, owner) }]);
         }
     }
 
     /// Unpins runs and gives their charge back.
     pub(super) fn give_back(&self, taken: &[Taken]) {
-        for Taken { run, owner, kept } in taken {
-            let counted = self.counted(self.pinned(run));
-            self.unpin(run);
-            self.uncharge(*owner, counted.saturating_sub(*kept));
+        for one in taken {
+            let run = self.pinned(&one.run());
+            let counted = self.counted(run);
+            if counted > 0 {
+                self.memory.unpin(run, one.prot);
+            }
+            self.uncharge(one.owner, counted.saturating_sub(one.kept));
         }
     }
 
@@ -76,7 +94,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     }
 
     /// Unpins frames, unless they are of a kind that is not.
-    pub(super) fn unpin_one(&self, run: Pinned, prot: crate::prot::Prot) {
+    pub(super) fn unpin_one(&self, run: Pinned, prot: Prot) {
         if self.counted(run) > 0 {
             self.memory.unpin(run, prot);
         }
@@ -104,22 +122,24 @@ impl<R: RawLock> State<R> {
         self.move_charge(range, true)
     }
 
+    /// Notes what external pins keep of runs that were just unmapped.
+    pub(super) fn keep_charges(&mut self, taken: &mut [Taken]) {
+        if !self.pins.is_empty() {
+            for one in taken {
+                one.kept = self.hand_back(one.range);
+            }
+        }
+    }
+
     fn move_charge(&mut self, range: IovaRange, to_pins: bool) -> u64 {
         let mut moved = 0;
-        let mut next = Some(range.first());
-        while let Some((at, _)) = next.and_then(|at| self.pins.first_from(at)) {
-            if at.first() > range.last() {
-                break;
-            }
-            if let Some((_, pin)) = self.pins.get_mut(at.first())
-                && pin.counted
-                && pin.charged != to_pins
-            {
+        self.pins.for_each_mut(range, |_, pin| {
+            if pin.counted && pin.charged != to_pins {
                 pin.charged = to_pins;
                 moved += 1;
             }
-            next = at.last().checked_add(1);
-        }
+            true
+        });
         moved
     }
 }

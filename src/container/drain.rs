@@ -3,6 +3,7 @@
 //! Each batch is collected and unmapped under one hold of `Container::state`, and unpinned after it.
 
 use heapless::Vec;
+use lock_api::MutexGuard;
 
 use super::charge::{Taken, TakenRuns};
 use super::state::{Phase, State};
@@ -13,8 +14,9 @@ use crate::mark::sabotage;
 use crate::prot::Prot;
 use crate::sync::RawLock;
 
-/// How many runs are mapped, or unmapped, under one hold of the lock.
-pub(super) const BATCH: usize = 64;
+/// How many runs are mapped, or unmapped, under one hold of the lock: as many as the ring of a
+/// virtio-iommu has room for, so that each batch is one notify.
+pub(super) const BATCH: usize = 128;
 
 pub(super) type Runs = Vec<Run, BATCH>;
 
@@ -39,77 +41,107 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// Takes the pages of the mappings that `whose` names, inside `range`, out of every domain and
     /// unpins them. The mappings stay in the tree.
     pub(super) fn drain(&self, range: IovaRange, whose: Whose) -> Result<(), NotUnmapped> {
-        let mut from = Some(range.first());
-        while let Some(first) = from {
-            let mut state = self.state.lock();
-            let (runs, next) = state.collect(first, range.last(), whose);
-            state.unmap_batch(&runs)?;
-            let taken = state.take(&runs);
+        self.drain_and(self.state.lock(), range, whose, |_, _| ())
+    }
+
+    /// As [`drain`](Self::drain), from a locked state on. `end` is called under the lock of the last
+    /// batch: with where it failed, or once no domain maps any of the pages. The last of them are
+    /// unpinned after that.
+    pub(super) fn drain_and<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, R, State<R>>,
+        range: IovaRange,
+        whose: Whose,
+        end: impl FnOnce(&mut State<R>, Option<Iova>),
+    ) -> Result<(), NotUnmapped> {
+        let mut taken = TakenRuns::new();
+        let mut from = range.first();
+        loop {
+            let next = state.collect(from, range.last(), whose, &mut taken);
+            if let Err(failed) = state.unmap_batch(&taken) {
+                end(&mut state, Some(failed.at));
+                return Err(failed);
+            }
+            state.keep_charges(&mut taken);
+            let Some(next) = next else {
+                end(&mut state, None);
+                drop(state);
+                self.give_back(&taken);
+                return Ok(());
+            };
             drop(state);
             self.give_back(&taken);
+            taken.clear();
             from = next;
+            state = self.state.lock();
         }
-        Ok(())
     }
 }
 
 impl<R: RawLock> State<R> {
     /// The next batch of runs from `first` on that belong to `whose`, read from a domain that has
-    /// them, and where to go on.
-    fn collect(&self, first: Iova, last: Iova, whose: Whose) -> (Runs, Option<Iova>) {
-        let mut runs = Runs::new();
-        let Some(source) = self.holders().next() else { return (runs, None) };
-        let mut at = Some(first);
-        while let Some(mut run) = at.and_then(|at| source.next_mapping(at)) {
-            if run.range.first() > last {
-                return (runs, None);
+    /// them, and where to go on. Between the first and the last of them there is no other's run.
+    fn collect(
+        &self,
+        first: Iova,
+        last: Iova,
+        whose: Whose,
+        taken: &mut TakenRuns,
+    ) -> Option<Iova> {
+        let source = self.holders().next()?;
+        let range = IovaRange::new(first, last)?;
+        // Runs and mappings ascend together.
+        let mut mappings = self.mappings.overlapping(range);
+        let mut mapping = mappings.next();
+        let mut next = None;
+        source.for_each_mapping(range, |mut run| {
+            let at = run.range.first();
+            while mapping.is_some_and(|(entry, _)| entry.last() < at) {
+                mapping = mappings.next();
+            }
+            let mapping = mapping.filter(|(entry, _)| entry.contains(at)).map(|(_, one)| one);
+            let belongs = match whose {
+                Whose::Anyone => true,
+                Whose::Serial(serial) => mapping.is_some_and(|one| one.serial == serial),
+                Whose::Before(serial) => {
+                    mapping.is_some_and(|one| one.serial < serial && one.phase == Phase::Removing)
+                }
+            };
+            if !belongs {
+                next = run.range.last().checked_add(1).filter(|_| !taken.is_empty());
+                return taken.is_empty();
             }
             run.prot.remove(Prot::CACHE); // the unit's; the provider has never seen it
-            if self.belongs(run.range.first(), whose) && runs.push(run).is_err() {
-                return (runs, at);
+            let owner = mapping.map(|mapping| mapping.owner).unwrap_or_default();
+            if taken.push(Taken::new(run, owner)).is_err() {
+                next = Some(at);
             }
-            at = run.range.last().checked_add(1);
-        }
-        (runs, None)
+            next.is_none()
+        });
+        next
     }
 
-    fn belongs(&self, at: Iova, whose: Whose) -> bool {
-        let mapping = self.mappings.get(at).map(|(_, mapping)| mapping);
-        match whose {
-            Whose::Anyone => true,
-            Whose::Serial(serial) => mapping.is_some_and(|mapping| mapping.serial == serial),
-            Whose::Before(serial) => mapping
-                .is_some_and(|mapping| mapping.serial < serial && mapping.phase == Phase::Removing),
-        }
-    }
-
-    /// Whom the runs were charged to, and what of it external pins keep; right after the unmap.
-    fn take(&mut self, runs: &[Run]) -> TakenRuns {
-        let mut taken = TakenRuns::new();
-        for run in runs {
-            let mapping = self.mappings.get(run.range.first());
-            let owner = mapping.map(|(_, mapping)| mapping.owner).unwrap_or_default();
-            let kept = self.hand_back(run.range);
-            taken.extend([Taken { run: *run, owner, kept }]);
-        }
-        taken
-    }
-
-    /// Unmaps a batch from every domain that may have it, the source of the batch last.
-    fn unmap_batch(&mut self, runs: &[Run]) -> Result<(), NotUnmapped> {
-        let Some(first) = runs.first() else { return Ok(()) };
+    /// Unmaps a batch from every domain that may have it, the source of the batch last. No domain has
+    /// anything else between its first and its last run: all of them map the same.
+    fn unmap_batch(&mut self, taken: &[Taken]) -> Result<(), NotUnmapped> {
+        let [first, ..] = taken else { return Ok(()) };
+        let at = first.range.first();
+        let last = taken.last().map_or(first.range.last(), |last| last.range.last());
+        let span = IovaRange::new(at, last).unwrap_or(first.range);
+        let mut holders = self.holders();
+        let source = holders.next();
         let mut count = 0;
         let mut failed = false;
-        for domain in self.holders().skip(1).chain(self.holders().take(1)) {
+        for domain in holders.chain(source) {
             count += 1;
             sabotage!(UnmapNewestDomainOnly => if count < self.holders().count() as u64 { continue });
-            if domain.unmap_ranges(&ranges(runs)).is_err() {
+            if domain.unmap_ranges(&[span]).is_err() {
                 failed = true;
                 break;
             }
         }
         self.operations.dom_unmap += count;
-        if failed { Err(NotUnmapped { at: first.range.first() }) } else { Ok(()) }
+        if failed { Err(NotUnmapped { at }) } else { Ok(()) }
     }
 }
 

@@ -3,10 +3,8 @@
 //! The state is locked for the checks and for each batch of runs, and unlocked while the provider
 //! pins or unpins. `Phase::Building` keeps others away from the mapping in between.
 
-use core::ops::ControlFlow;
-
 use super::drain::{Runs, Whose, ranges};
-use super::state::{Mapping, Phase, State};
+use super::state::{Mapping, Phase, State, targets};
 use super::{Container, MapDmaError, Memory, MemoryOwner, Pinned};
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::domain::PagingDomain;
@@ -79,13 +77,16 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let build = Build::new(range, &mapping, false);
         let (mut state, built) = loop {
             let built = self.pin_and_map(&build);
+            if let Ok(Built::Live) = built {
+                return Ok(());
+            }
             let mut state = self.state.lock();
             if built.is_err() || !state.map_again(range, serial) {
                 break (state, built);
             }
         };
         // Rule T1-275 comes last. The mapping is there still: nobody removes what is being built.
-        let built = built.and_then(|()| Ok(state.track(self.pool, range)?));
+        let built = built.and_then(|_| Ok(state.track(self.pool, range)?));
         match built {
             Ok(()) => {
                 state.set_phase(range, serial, Phase::Live);
@@ -115,7 +116,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     ///
     /// On error some batches may be mapped: the caller drains them. What was pinned and not mapped
     /// is unpinned here.
-    pub(super) fn pin_and_map(&self, build: &Build) -> Result<(), MapDmaError> {
+    pub(super) fn pin_and_map(&self, build: &Build) -> Result<Built, MapDmaError> {
         let Build { range, owner, .. } = *build;
         let mut runs = Runs::new();
         let mut next = Some(range.first());
@@ -128,28 +129,30 @@ impl<M: Memory, R: RawLock> Container<M, R> {
                 }
             };
             next = run.range.last().checked_add(1).filter(|next| range.contains(*next));
-            let longer = runs.last().and_then(|last| joined(last, &run));
-            if let Some(joined) = longer.filter(|one| self.same_kind(one, &run)) {
-                runs.pop();
-                runs.extend([joined]);
-            } else {
-                if runs.is_full() {
-                    let sent = self.send(build, &mut runs);
-                    if !matches!(sent, Ok(ControlFlow::Continue(()))) {
-                        self.release_runs(&[run], owner);
-                        return sent.map(drop);
-                    }
-                }
-                runs.extend([run]);
+            if let Some(last) = runs.last_mut()
+                && let Some(joined) = joined(last, &run)
+                && self.same_kind(last, &run)
+            {
+                *last = joined;
+                continue;
             }
+            if runs.is_full() {
+                let sent = self.send(build, &mut runs, false);
+                if !matches!(sent, Ok(Built::Part)) {
+                    self.release_runs(&[run], owner);
+                    return sent;
+                }
+            }
+            runs.extend([run]);
         }
-        self.send(build, &mut runs).map(drop)
+        self.send(build, &mut runs, true)
     }
 
-    /// Maps a batch and empties it. If it was not mapped, it is unpinned.
-    fn send(&self, build: &Build, runs: &mut Runs) -> Result<ControlFlow<()>, MapDmaError> {
-        let sent = self.state.lock().map_batch(build.range, build.serial, runs);
-        if !matches!(sent, Ok(ControlFlow::Continue(()))) {
+    /// Maps a batch, which is the last one or not, and empties it. If it was not mapped, it is
+    /// unpinned.
+    fn send(&self, build: &Build, runs: &mut Runs, last: bool) -> Result<Built, MapDmaError> {
+        let sent = self.state.lock().map_batch(build, runs, last);
+        if !matches!(sent, Ok(Built::Part | Built::Live)) {
             self.release_runs(runs, build.owner);
         }
         runs.clear();
@@ -175,6 +178,17 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         self.charge_run(&run, owner, build.pins)?;
         Ok(run)
     }
+}
+
+/// How far a mapping is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Built {
+    /// What was pinned is mapped; the mapping is being built still.
+    Part,
+    /// All of it is mapped, and nobody is at work on it any more.
+    Live,
+    /// The mapping is gone, or no domain is left: a detach took the container's last group away.
+    Gone,
 }
 
 /// A mapping whose pages are to be pinned and mapped.
@@ -213,16 +227,14 @@ impl<R: RawLock> State<R> {
         if (iova | vaddr | size) & (self.alignment() - 1) != 0 {
             return Err(MapDmaError::InvalidArg);
         }
-        if self.mappings.overlaps(range) {
-            return Err(MapDmaError::Exists);
-        }
-        if self.free_mappings == 0 {
-            return Err(MapDmaError::NoSpace);
-        }
-        if !self.windows.allow(range) || self.reserved_by_device(range) {
-            return Err(MapDmaError::InvalidArg);
-        }
-        Ok(range)
+        let allowed = if self.free_mappings == 0 {
+            Err(MapDmaError::NoSpace)
+        } else if !self.windows.allow(range) || self.reserved_by_device(range) {
+            Err(MapDmaError::InvalidArg)
+        } else {
+            return Ok(range); // the insert looks for overlaps
+        };
+        if self.mappings.overlaps(range) { Err(MapDmaError::Exists) } else { allowed }
     }
 
     /// Whether a mapping that is being built has to be built anew: a detach took the last group away
@@ -238,30 +250,38 @@ impl<R: RawLock> State<R> {
         }
     }
 
-    /// Maps a batch into every target domain, or into none (rule T1-282). `Break` means that the
-    /// mapping is gone, or that no domain is left: a detach took the container's last group away.
+    /// Maps a batch into every target domain, or into none (rule T1-282). After the last one the
+    /// mapping is live, unless it has a dirty bitmap to get.
     fn map_batch(
         &mut self,
-        range: IovaRange,
-        serial: u64,
-        runs: &[Run],
-    ) -> Result<ControlFlow<()>, MapDmaError> {
-        let found = self.mappings.get(range.first());
-        if found.is_none_or(|(_, mapping)| mapping.serial != serial || !mapping.mapped) {
-            return Ok(ControlFlow::Break(()));
-        }
-        let mut failed = None;
+        build: &Build,
+        runs: &mut [Run],
+        last: bool,
+    ) -> Result<Built, MapDmaError> {
+        let Self { mappings, domains, passing, dirty, operations, .. } = self;
+        let found = mappings.get_mut(build.range.first());
+        let ours = |mapping: &Mapping| mapping.serial == build.serial && mapping.mapped;
+        let Some((_, mapping)) = found.filter(|(_, mapping)| ours(mapping)) else {
+            return Ok(Built::Gone);
+        };
         let mut done = 0;
-        for domain in self.targets() {
-            if let Err(error) = map_coherent(domain, runs) {
-                failed = Some(error);
+        let mut refused = None;
+        for domain in targets(domains, passing) {
+            refused = map_coherent(domain, runs).err();
+            if refused.is_some() {
                 break;
             }
             done += 1;
             sabotage!(MapFirstDomainOnly => break);
         }
-        self.operations.dom_map += (done * runs.len()) as u64;
-        let Some(error) = failed else { return Ok(ControlFlow::Continue(())) };
+        operations.dom_map += (done * runs.len()) as u64;
+        let Some(error) = refused else {
+            if last && dirty.is_none() {
+                mapping.phase = Phase::Live;
+                return Ok(Built::Live);
+            }
+            return Ok(Built::Part);
+        };
         sabotage!(NoUndoAcrossDomains => return Err(error.into()));
         for index in (0..done).rev() {
             if let Some(domain) = self.targets().nth(index) {
@@ -274,20 +294,24 @@ impl<R: RawLock> State<R> {
     }
 }
 
-/// Maps runs with the coherent-cache attribute where the unit knows it (rule T1-281).
+/// Maps runs with the coherent-cache attribute where the unit knows it (rule T1-281). The provider
+/// has never seen it, so it is taken off again.
 pub(super) fn map_coherent<R: RawLock>(
     domain: &PagingDomain<R>,
-    runs: &[Run],
+    runs: &mut [Run],
 ) -> Result<(), MapError> {
     let coherent = domain.instance().capabilities().contains(Capabilities::CACHE_COHERENT);
-    let mut runs: Runs = runs.iter().copied().collect();
-    for run in &mut runs {
-        run.prot.set(Prot::CACHE, coherent);
+    if !coherent {
+        return domain.map_runs(runs);
     }
-    domain.map_runs(&runs)
+    runs.iter_mut().for_each(|run| run.prot.insert(Prot::CACHE));
+    let mapped = domain.map_runs(runs);
+    runs.iter_mut().for_each(|run| run.prot.remove(Prot::CACHE));
+    mapped
 }
 
 /// The two runs as one, if the second continues the first, at the device and in memory.
+#[inline]
 fn joined(one: &Run, next: &Run) -> Option<Run> {
     let range = IovaRange::new(one.range.first(), next.range.last())?;
     let length = one.range.len()?;
@@ -297,6 +321,7 @@ fn joined(one: &Run, next: &Run) -> Option<Run> {
 
 /// Where a pinned run goes, cut to what was asked for; `None` if the provider's answer is empty or
 /// wraps.
+#[inline]
 fn place(at: Iova, run: Pinned, left: u64, page: u64, prot: Prot) -> Option<Run> {
     let range = IovaRange::from_len(at, run.pages.min(left).checked_mul(page)?)?;
     run.phys.checked_add(range.span())?;

@@ -1,14 +1,14 @@
 //! Filling a new domain with the mappings there are, and emptying the last one (section 6).
 
-use super::drain::Whose;
+use super::drain::{Runs, Whose};
 use super::map::{Build, map_coherent};
 use super::state::{Passing, Phase, State};
 use super::{AttachGroupError, Container, Memory};
 use crate::addr::{Iova, IovaRange};
 use crate::domain::PagingDomain;
-use crate::driver::Run;
 use crate::mark::sabotage;
 use crate::pool::Shared;
+use crate::prot::Prot;
 use crate::sync::RawLock;
 use crate::trace::emit;
 
@@ -66,25 +66,23 @@ impl<R: RawLock> State<R> {
     ) -> Result<(), AttachGroupError> {
         sabotage!(SkipFill => return Ok(()));
         let Some(source) = self.domains.iter().next() else { return Ok(()) };
-        let mut runs: heapless::Vec<Run, 64> = heapless::Vec::new();
+        let mut runs = Runs::new();
         let mut at = Some(Iova(0));
         let mut count = 0;
-        loop {
-            let next = at.and_then(|at| source.domain.next_mapping(at));
-            if let Some(run) = next {
-                at = run.range.last().checked_add(1);
-                if runs.push(run).is_ok() && !runs.is_full() {
-                    continue;
+        while let Some(rest) = at.and_then(|at| IovaRange::new(at, IovaRange::ALL.last())) {
+            at = None;
+            source.domain.for_each_mapping(rest, |mut run| {
+                run.prot.remove(Prot::CACHE); // the source's; the new domain has its own
+                if runs.push(run).is_err() {
+                    at = Some(run.range.first());
                 }
-            }
+                at.is_none()
+            });
             if !runs.is_empty() {
-                let mapped = map_coherent(domain, &runs);
+                let mapped = map_coherent(domain, &mut runs);
                 mapped.map_err(super::MapDmaError::from)?;
                 count += runs.len() as u64;
                 runs.clear();
-            }
-            if next.is_none() {
-                break;
             }
         }
         self.operations.dom_map += count;

@@ -114,8 +114,7 @@ impl<R: RawLock> State<R> {
 
     /// The domains that a mapping has to be in: those with groups, and one on its way in.
     pub(super) fn targets(&self) -> impl Iterator<Item = &Shared<PagingDomain<R>>> {
-        let passing = self.passing.iter().filter(|passing| passing.joining);
-        self.domains.iter().map(|entry| &entry.domain).chain(passing.map(|one| &one.domain))
+        targets(&self.domains, &self.passing)
     }
 
     /// The domains that may map something: also the one on its way out.
@@ -164,21 +163,9 @@ impl<R: RawLock> State<R> {
     pub(super) fn for_each_in(
         &mut self,
         range: IovaRange,
-        mut each: impl FnMut(IovaRange, &mut Mapping) -> bool,
+        each: impl FnMut(IovaRange, &mut Mapping) -> bool,
     ) {
-        let mut next = Some(range.first());
-        while let Some(at) = next {
-            let Some((entry, _)) = self.mappings.first_from(at) else { return };
-            if entry.first() > range.last() {
-                return;
-            }
-            if let Some((_, mapping)) = self.mappings.get_mut(entry.first())
-                && !each(entry, mapping)
-            {
-                return;
-            }
-            next = entry.last().checked_add(1);
-        }
+        self.mappings.for_each_mut(range, each);
     }
 
     /// Forgets a mapping and gives its place back.
@@ -228,6 +215,15 @@ impl<R: RawLock> State<R> {
         let cut = |at| self.mappings.get(at).is_some_and(|(entry, _)| !range.encloses(entry));
         cut(range.first()) || cut(range.last())
     }
+}
+
+/// As [`State::targets`], for callers that hold another part of the state.
+pub(super) fn targets<'s, R: RawLock>(
+    domains: &'s List<DomainEntry<R>>,
+    passing: &'s Option<Passing<R>>,
+) -> impl Iterator<Item = &'s Shared<PagingDomain<R>>> {
+    let passing = passing.iter().filter(|passing| passing.joining);
+    domains.iter().map(|entry| &entry.domain).chain(passing.map(|one| &one.domain))
 }
 
 impl<R: RawLock> GroupEntry<R> {

@@ -3,6 +3,8 @@
 //! The state is locked for the checks, for each batch, and for the record at the end. In between
 //! `Phase::Removing` keeps others away from the mappings.
 
+use lock_api::MutexGuard;
+
 use super::drain::Whose;
 use super::report::{DirtyBitmap, DirtyRange, check_size};
 use super::state::{Mapping, Phase, State};
@@ -47,8 +49,9 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// below the place of the failure are gone, one that was gone in part is shorter, and the rest
     /// is as it was, pinned (rules T1-369, T1-383).
     pub fn unmap_dma(&self, request: &UnmapDma) -> Result<Unmapped, UnmapFailed> {
-        let range = self.state.lock().check_unmap(request, None)?;
-        self.unmap(range, request.is_range(), None)
+        let state = self.state.lock();
+        let range = state.check_unmap(request, None)?;
+        self.unmap(state, range, request.is_range(), None)
     }
 
     /// As [`unmap_dma`](Self::unmap_dma) of a range, with the dirty bits of the mappings that go,
@@ -68,12 +71,14 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let DirtyRange { iova, size, page_size } = *request;
         check_size(size, page_size, bitmap.bytes()).map_err(UnmapDmaError::from)?;
         let unmap = UnmapDma::Range { iova, size };
-        let range = self.state.lock().check_unmap(&unmap, Some(page_size))?;
-        self.unmap(range, true, Some(&mut bitmap))
+        let state = self.state.lock();
+        let range = state.check_unmap(&unmap, Some(page_size))?;
+        self.unmap(state, range, true, Some(&mut bitmap))
     }
 
-    fn unmap(
-        &self,
+    fn unmap<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, R, State<R>>,
         range: IovaRange,
         is_range: bool,
         mut bitmap: Option<&mut dyn DirtyBitmap>,
@@ -81,50 +86,46 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let mut bytes = 0_u64;
         let mut holders = Holders::default();
         loop {
-            let stop = self.unmap_once(range, is_range, &mut bitmap, &mut bytes, &mut holders);
+            let stop =
+                self.unmap_once(state, range, is_range, &mut bitmap, &mut bytes, &mut holders);
             let unmapped = Unmapped { bytes };
             match stop {
                 Ok(None) => return Ok(unmapped),
                 Ok(Some(held)) => self.notify(held),
                 Err(error) => return Err(UnmapFailed { error, unmapped }),
             }
+            state = self.state.lock();
         }
     }
 
     /// Removes the mappings in `range` up to the first one that is held, and returns that one.
-    fn unmap_once(
-        &self,
+    fn unmap_once<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, R, State<R>>,
         range: IovaRange,
         is_range: bool,
         bitmap: &mut Option<&mut dyn DirtyBitmap>,
         bytes: &mut u64,
         holders: &mut Holders,
     ) -> Result<Option<IovaRange>, UnmapDmaError> {
-        let (range, marked) = {
-            let mut state = self.state.lock();
-            if is_range && state.kind == Kind::V2 && state.cuts(range) {
-                return Err(UnmapDmaError::InvalidArg); // rules T1-361, T1-372
-            }
-            let Some(range) = state.reach(range, is_range) else { return Ok(None) };
-            if state.busy(range) {
-                return Err(UnmapDmaError::Busy);
-            }
-            (range, state.mark(range))
-        };
-        let reported = match bitmap {
-            Some(bitmap) => self.report_marked(range, &marked, &mut **bitmap),
-            None => Ok(()),
-        };
-        let drained = self.drain(range, Whose::Before(marked.serials));
-        let kept_from = drained.as_ref().err().map(|failed| failed.at);
-        let mut state = self.state.lock();
-        let gone = state.remove_drained(range, marked.serials, kept_from);
+        let Some((range, marked)) = state.mark(range, is_range)? else { return Ok(None) };
+        let mut reported = Ok(());
+        if let Some(bitmap) = bitmap {
+            drop(state);
+            reported = self.report_marked(range, &marked, &mut **bitmap);
+            state = self.state.lock();
+        }
+        let mut gone = Unmapped { bytes: 0 };
+        let whose = Whose::Before(marked.serials);
+        let drained = self.drain_and(state, range, whose, |state, kept_from| {
+            gone = state.remove_drained(range, marked.serials, kept_from);
+        });
         *bytes = bytes.saturating_add(gone.bytes);
         drained.map_err(|_| UnmapDmaError::Io)?;
         reported?;
         let Some((held, serial)) = marked.held else { return Ok(None) };
         // Without anybody to tell, waiting would be in vain (rule T1-373).
-        if state.holders.is_empty() || !holders.may_tell(serial) {
+        if self.state.lock().holders.is_empty() || !holders.may_tell(serial) {
             return Err(UnmapDmaError::Busy);
         }
         Ok(Some(held))
@@ -181,7 +182,7 @@ struct Marked {
 }
 
 impl<R: RawLock> State<R> {
-    /// Rules T1-356 to T1-361, in their order.
+    /// Rules T1-356 to T1-360, in their order.
     pub(super) fn check_unmap(
         &self,
         request: &UnmapDma,
@@ -197,30 +198,40 @@ impl<R: RawLock> State<R> {
         if page_size.is_some() && page_size != tracked {
             return Err(UnmapDmaError::InvalidArg); // rule T1-360
         }
-        if self.kind == Kind::V2 && self.cuts(range) {
-            Err(UnmapDmaError::InvalidArg)
-        } else {
-            Ok(range)
-        }
+        Ok(range)
     }
 
-    /// Marks the mappings in `range` for removal, up to the first one with external pins.
-    fn mark(&mut self, range: IovaRange) -> Marked {
+    /// Marks the mappings that a request for `range` means, up to the first one with external pins.
+    /// `None`: it means none (rule T1-367).
+    fn mark(
+        &mut self,
+        range: IovaRange,
+        is_range: bool,
+    ) -> Result<Option<(IovaRange, Marked)>, UnmapDmaError> {
+        let exact = is_range && self.kind == Kind::V2;
+        let Some(range) = self.reach(range, is_range) else { return Ok(None) };
+        let mut busy = self.copies.iter().any(|copy| copy.overlaps(range));
         let mut held = None;
-        let mut next = Some(range.first());
-        while let Some((entry, mapping)) = next.and_then(|at| self.mappings.first_from(at)) {
-            if entry.first() > range.last() {
-                break;
+        for (entry, mapping) in self.mappings.overlapping(range) {
+            if exact && !range.encloses(entry) {
+                return Err(UnmapDmaError::InvalidArg); // rules T1-361, T1-372
             }
-            let serial = mapping.serial;
-            if self.pins.overlaps(entry) {
-                held = Some((entry, serial));
-                break;
+            busy |= mapping.phase != Phase::Live;
+            if held.is_none() && !self.pins.is_empty() && self.pins.overlaps(entry) {
+                held = Some((entry, mapping.serial));
             }
-            self.set_phase(entry, serial, Phase::Removing);
-            next = entry.last().checked_add(1);
         }
-        Marked { serials: self.next_serial, held }
+        if busy {
+            return Err(UnmapDmaError::Busy);
+        }
+        self.mappings.for_each_mut(range, |entry, mapping| {
+            let goes = held.is_none_or(|(held, _)| held != entry);
+            if goes {
+                mapping.phase = Phase::Removing;
+            }
+            goes
+        });
+        Ok(Some((range, Marked { serials: self.next_serial, held })))
     }
 
     /// The first marked mapping from `at` on.
@@ -251,30 +262,32 @@ impl<R: RawLock> State<R> {
         serials: u64,
         kept_from: Option<Iova>,
     ) -> Unmapped {
+        let Self { mappings, free_mappings, invalid_vaddrs, dirty, .. } = self;
         let mut bytes = 0_u64;
-        let mut next = Some(range.first());
-        while let Some((entry, mapping)) = next.and_then(|at| self.mappings.first_from(at)) {
-            if entry.first() > range.last() {
-                break;
-            }
-            next = entry.last().checked_add(1);
+        let mut cut = None;
+        mappings.remove_if(range, |entry, mapping| {
             if mapping.serial >= serials || mapping.phase != Phase::Removing {
-                continue;
+                return false;
             }
-            let serial = mapping.serial;
-            match kept_from.filter(|kept| *kept <= entry.last()) {
-                None => {
-                    self.remove(entry, serial);
-                    bytes = bytes.saturating_add(entry.len().unwrap_or(u64::MAX));
+            let kept = kept_from.filter(|kept| *kept <= entry.last());
+            if let Some(kept) = kept {
+                mapping.phase = Phase::Live;
+                if kept > entry.first() {
+                    bytes = bytes.saturating_add(kept.0 - entry.first().0);
+                    cut = Some((entry, kept));
                 }
-                Some(kept) => {
-                    self.set_phase(entry, serial, Phase::Live);
-                    if kept > entry.first() {
-                        self.trim_front(entry, kept);
-                        bytes = bytes.saturating_add(kept.0 - entry.first().0);
-                    }
-                }
+                return false;
             }
+            bytes = bytes.saturating_add(entry.len().unwrap_or(u64::MAX));
+            *invalid_vaddrs -= usize::from(mapping.vaddr_invalid); // rule T1-375
+            *free_mappings += 1;
+            if let Some(dirty) = dirty {
+                dirty.bitmaps.remove(entry.first());
+            }
+            true
+        });
+        if let Some((entry, kept)) = cut {
+            self.trim_front(entry, kept);
         }
         Unmapped { bytes }
     }

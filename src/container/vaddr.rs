@@ -5,7 +5,7 @@
 //! `Container::groups`, so that no attach or detach moves charges meanwhile.
 
 use super::state::{Mapping, Phase, State};
-use super::{Container, Memory, MemoryOwner, UnmapDma, UnmapDmaError, UnmapFailed, Unmapped};
+use super::{Container, Kind, Memory, MemoryOwner, UnmapDma, UnmapDmaError, UnmapFailed, Unmapped};
 use super::{Pinned, UpdateVaddrError};
 use crate::addr::{Iova, IovaRange};
 use crate::sync::RawLock;
@@ -39,6 +39,9 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             return Err(UnmapDmaError::Busy.into());
         }
         let range = state.check_unmap(request, None)?;
+        if request.is_range() && state.kind == Kind::V2 && state.cuts(range) {
+            return Err(UnmapDmaError::InvalidArg.into());
+        }
         let Some(range) = state.reach(range, request.is_range()) else {
             return Ok(Unmapped::default());
         };

@@ -10,7 +10,7 @@ use core::fmt;
 
 use heapless::Vec;
 
-use super::map::BATCH;
+use super::map::is_whole;
 use super::{Chunk, DomainState, PagingDomain, chunks};
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::driver::{Progress, Run, Start, Ticket, Work};
@@ -18,6 +18,9 @@ use crate::error::{MapError, UnmapError};
 use crate::pool::Shared;
 use crate::prot::Prot;
 use crate::sync::{RawLock, SpinLock};
+
+/// How many runs or ranges are begun at a time.
+const BATCH: usize = 64;
 
 /// How many started calls a domain may have at a time, ended ones that nobody asked about included.
 pub const MAX_FLIGHTS: usize = 8;
@@ -157,7 +160,10 @@ impl<R: RawLock> PagingDomain<R> {
     ) -> Result<PendingUnmap<R>, UnmapError> {
         let mut state = domain.lock();
         domain.land(&mut state, |flight| flight.range.overlaps(range));
-        state.check_cuts(&domain.geometry(), range)?;
+        if !is_whole(&domain.geometry(), range) {
+            return Err(UnmapError::InvalidArg);
+        }
+        state.check_cuts(&[range])?;
         if state.flights.is_full() {
             return Err(UnmapError::Busy);
         }
@@ -373,7 +379,9 @@ impl DomainState {
     /// What of `rest` goes to the driver next.
     fn part_of(&self, rest: IovaRange, unmap: bool) -> Part {
         if unmap {
-            return Part::Unmap(self.whole_runs(&[rest]));
+            let mut runs = Vec::new();
+            let _ = self.whole_runs(&[rest], &mut runs); // what straddles an end was refused before
+            return Part::Unmap(runs);
         }
         let found = self.mappings.overlapping(rest).take(BATCH);
         Part::Map(found.map(|(range, to)| Run { range, phys: to.phys, prot: to.prot }).collect())

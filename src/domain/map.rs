@@ -11,7 +11,9 @@ use crate::prot::Prot;
 use crate::sync::RawLock;
 
 /// How many runs or ranges go to the driver in one batch.
-pub(super) const BATCH: usize = 64;
+///
+/// The ring of a virtio-iommu holds as many requests.
+pub(super) const BATCH: usize = 128;
 
 /// When the invalidation of an unmap ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,7 @@ impl<R: RawLock> PagingDomain<R> {
             check_run(&geometry, run)?;
         }
         let mut state = self.state.lock();
-        if runs.iter().any(|run| state.is_taken(run.range)) {
+        if state.takes_any() && runs.iter().any(|run| state.is_taken(run.range)) {
             return Err(MapError::AddrInUse);
         }
         self.map_checked(&mut state, runs)
@@ -87,17 +89,21 @@ impl<R: RawLock> PagingDomain<R> {
 
     pub(super) fn remove(&self, ranges: &[IovaRange], sync: Sync) -> Result<u64, UnmapError> {
         let geometry = self.geometry();
-        let mut state = self.state.lock();
-        self.land(&mut state, |flight| ranges.iter().any(|range| flight.overlaps(*range)));
-        for range in ranges {
-            state.check_cuts(&geometry, *range)?;
+        if !ranges.iter().all(|range| is_whole(&geometry, *range)) {
+            return Err(UnmapError::InvalidArg);
         }
+        let mut state = self.state.lock();
+        if !state.flights.is_empty() {
+            self.land(&mut state, |flight| ranges.iter().any(|range| flight.overlaps(*range)));
+        }
+        let mut batch: Vec<IovaRange, BATCH> = Vec::new();
         let mut bytes = 0_u64;
-        loop {
-            let batch = state.whole_runs(ranges);
-            if batch.is_empty() {
-                return Ok(bytes);
-            }
+        let mut all = state.whole_runs(ranges, &mut batch)?;
+        if !all {
+            // Nothing goes if something can't, and the batch does not show the rest.
+            state.check_cuts(ranges)?;
+        }
+        while !batch.is_empty() {
             let (view, pending) = state.view_and_pending(self.id);
             let driver = self.instance.driver();
             driver.unmap(&view, &batch, pending)?;
@@ -107,7 +113,12 @@ impl<R: RawLock> PagingDomain<R> {
             for run in &batch {
                 bytes = bytes.saturating_add(state.remove_run(*run));
             }
+            batch.clear();
+            if !all {
+                all = state.whole_runs(ranges, &mut batch)?;
+            }
         }
+        Ok(bytes)
     }
 
     /// Puts runs that were checked into the record and sends them; on any error neither happened.
@@ -139,7 +150,9 @@ impl<R: RawLock> PagingDomain<R> {
         state: &mut DomainState,
         mut ranges: impl Iterator<Item = IovaRange> + Clone,
     ) -> Result<(), MapError> {
-        self.land(state, |flight| ranges.clone().any(|range| flight.overlaps(range)));
+        if !state.flights.is_empty() {
+            self.land(state, |flight| ranges.clone().any(|range| flight.overlaps(range)));
+        }
         let due = state.pending.range();
         if due.is_some_and(|due| ranges.any(|range| range.overlaps(due))) {
             let (view, pending) = state.view_and_pending(self.id);
@@ -150,48 +163,45 @@ impl<R: RawLock> PagingDomain<R> {
 }
 
 impl DomainState {
+    /// Whether there are addresses that a caller's mapping may not touch.
+    fn takes_any(&self) -> bool {
+        self.window.is_some() || !self.reserved.as_slice().is_empty()
+    }
+
     /// Whether a caller's mapping may not touch `range`.
     pub(super) fn is_taken(&self, range: IovaRange) -> bool {
         sabotage!(IgnoreReservedAtMap => return false);
         self.reserved.conflicts(range) || self.window.is_some_and(|window| window.overlaps(range))
     }
 
-    /// Whether a range can be unmapped: whole granules, and no mapping straddles an end.
-    pub(super) fn check_cuts(
-        &self,
-        geometry: &Geometry,
-        range: IovaRange,
-    ) -> Result<(), UnmapError> {
-        let cuts = |at| self.mappings.get(at).is_some_and(|(entry, _)| !range.encloses(entry));
-        if !is_whole(geometry, range) || cuts(range.first()) || cuts(range.last()) {
-            return Err(UnmapError::InvalidArg);
+    /// Whether ranges can be unmapped: no mapping straddles an end of one.
+    pub(super) fn check_cuts(&self, ranges: &[IovaRange]) -> Result<(), UnmapError> {
+        for range in ranges {
+            let cuts = |at| self.mappings.get(at).is_some_and(|(entry, _)| !range.encloses(entry));
+            if cuts(range.first()) || cuts(range.last()) {
+                return Err(UnmapError::InvalidArg);
+            }
         }
         Ok(())
     }
 
     /// Takes the adjacent mappings of a run out of the record; how many bytes they were.
     fn remove_run(&mut self, run: IovaRange) -> u64 {
-        let mut bytes = 0_u64;
-        let mut next = Some(run.first());
-        while let Some((gone, _)) = next.and_then(|first| self.mappings.remove(first)) {
-            bytes = bytes.saturating_add(gone.len().unwrap_or(u64::MAX));
-            next = gone.last().checked_add(1).filter(|next| *next <= run.last());
-        }
-        bytes
+        self.mappings.remove_if(run, |_, _| true);
+        run.len().unwrap_or(u64::MAX)
     }
 
     /// Takes every mapping inside a range out of the record, doorbells excepted.
     pub(super) fn remove_inside(&mut self, range: IovaRange) -> u64 {
-        let mut bytes = 0_u64;
-        loop {
-            let batch = self.whole_runs(&[range]);
-            if batch.is_empty() {
-                return bytes;
+        let (window, mut bytes) = (self.window, 0_u64);
+        self.mappings.remove_if(range, |entry, _| {
+            let goes = !window.is_some_and(|window| window.encloses(entry));
+            if goes {
+                bytes = bytes.saturating_add(entry.len().unwrap_or(u64::MAX));
             }
-            for run in batch {
-                bytes = bytes.saturating_add(self.remove_run(run));
-            }
-        }
+            goes
+        });
+        bytes
     }
 
     pub(super) fn forget(&mut self, runs: impl Iterator<Item = Run>) {
@@ -201,25 +211,38 @@ impl DomainState {
     }
 
     /// The first mappings inside `ranges`, neighbours joined: one UNMAP removes each (rule C-265).
-    pub(super) fn whole_runs(&self, ranges: &[IovaRange]) -> Vec<IovaRange, BATCH> {
+    /// They are added to `batch`, which is empty; whether that were all.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArg`: one of them straddles an end of its range.
+    pub(super) fn whole_runs<const N: usize>(
+        &self,
+        ranges: &[IovaRange],
+        batch: &mut Vec<IovaRange, N>,
+    ) -> Result<bool, UnmapError> {
         let ordered = ranges.is_sorted_by(|one, next| one.last() < next.first());
-        let mut batch: Vec<IovaRange, BATCH> = Vec::new();
-        for (entry, _) in ranges.iter().flat_map(|range| self.mappings.overlapping(*range)) {
-            if self.window.is_some_and(|window| window.encloses(entry)) {
-                continue;
-            }
-            if !ordered && batch.iter().any(|run| run.encloses(entry)) {
-                continue; // the caller named it twice
-            }
-            if let Some(last) = batch.last_mut()
-                && last.last().checked_add(1) == Some(entry.first())
-            {
-                *last = IovaRange::new(last.first(), entry.last()).unwrap_or(*last);
-            } else if batch.push(entry).is_err() {
-                break;
+        for range in ranges {
+            for (entry, _) in self.mappings.overlapping(*range) {
+                if !range.encloses(entry) {
+                    return Err(UnmapError::InvalidArg);
+                }
+                if self.window.is_some_and(|window| window.encloses(entry)) {
+                    continue;
+                }
+                if !ordered && batch.iter().any(|run| run.encloses(entry)) {
+                    continue; // the caller named it twice
+                }
+                if let Some(last) = batch.last_mut()
+                    && last.last().checked_add(1) == Some(entry.first())
+                {
+                    *last = IovaRange::new(last.first(), entry.last()).unwrap_or(*last);
+                } else if batch.push(entry).is_err() {
+                    return Ok(false);
+                }
             }
         }
-        batch
+        Ok(true)
     }
 }
 

@@ -260,6 +260,19 @@ impl<R: RawLock> PagingDomain<R> {
         Some(Run { range, phys: target.phys, prot: target.prot })
     }
 
+    /// Calls `each` for every mapping that shares an address with `range`, ascending, until it answers
+    /// `false`; doorbells are passed over. The domain is locked meanwhile.
+    #[cfg(feature = "container")]
+    pub(crate) fn for_each_mapping(&self, range: IovaRange, mut each: impl FnMut(Run) -> bool) {
+        let state = self.state.lock();
+        for (range, target) in state.mappings.overlapping(range) {
+            let is_doorbell = state.window.is_some_and(|window| window.encloses(range));
+            if !is_doorbell && !each(Run { range, phys: target.phys, prot: target.prot }) {
+                return;
+            }
+        }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, R, DomainState> {
         self.state.lock()
     }

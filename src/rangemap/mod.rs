@@ -204,10 +204,10 @@ impl<V> RangeMap<V> {
         Some(taken)
     }
 
-    /// Takes out every entry that begins in `range`, ascending, and hands each to `each`; in
-    /// O(log n + k) for k of them. Never allocates.
-    pub fn remove_all(&mut self, range: IovaRange, mut each: impl FnMut(IovaRange, V)) {
-        self.len -= remove::remove_all(&mut self.root, range, &mut each);
+    /// Looks at every entry that begins in `range`, once each, ascending, and drops those for which
+    /// `goes` answers `true`; in O(log n + k) for k of them. Never allocates.
+    pub fn remove_if(&mut self, range: IovaRange, mut goes: impl FnMut(IovaRange, &mut V) -> bool) {
+        self.len -= remove::remove_if(&mut self.root, range, &mut goes);
     }
 
     /// Cuts the lower end off the entry that begins exactly at `first`, so that it begins at

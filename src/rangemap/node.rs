@@ -207,20 +207,13 @@ impl<V> Leaf<V> {
         Some((range, value))
     }
 
-    /// Takes the entries at `places` out, ascending.
-    pub(super) fn take_row(
-        &mut self,
-        places: core::ops::Range<usize>,
-        each: &mut impl FnMut(IovaRange, V),
-    ) {
-        let ranges = self.firsts[places.clone()].iter().zip(&self.lasts[places.clone()]);
-        for ((first, last), value) in ranges.zip(self.values.drain(places.clone())) {
-            if let Some(range) = IovaRange::new(Iova(*first), Iova(*last)) {
-                each(range, value);
-            }
+    /// Drops the entries at `places`.
+    pub(super) fn cut_row(&mut self, places: core::ops::Range<usize>) {
+        if !places.is_empty() {
+            drop(self.values.drain(places.clone()));
+            close(&mut self.firsts, places.clone());
+            close(&mut self.lasts, places);
         }
-        close(&mut self.firsts, places.clone());
-        close(&mut self.lasts, places);
     }
 
     /// Cuts the lower end off the entry that begins at `first`.

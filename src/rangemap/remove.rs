@@ -18,26 +18,39 @@ pub(super) fn remove<V>(root: &mut Option<Node<V>>, first: Iova) -> Option<Entry
     Some(taken)
 }
 
-/// Takes out every entry that begins in `range`, leaf by leaf, ascending; how many.
-pub(super) fn remove_all<V>(
+/// Takes out every entry that begins in `range` and that `goes` names, leaf by leaf, ascending; how
+/// many.
+pub(super) fn remove_if<V>(
     root: &mut Option<Node<V>>,
     range: IovaRange,
-    each: &mut impl FnMut(IovaRange, V),
+    goes: &mut impl FnMut(IovaRange, &mut V) -> bool,
 ) -> usize {
     let mut count = 0;
     let mut at = Some(range.first());
     while let Some(from) = at {
         let found = root.as_mut().and_then(|root| descend_mut(root, from, false));
         let Some(Found { leaf, next }) = found else { break };
-        let begin = leaf.count_up_to(from);
-        let begin = leaf.find(from).unwrap_or(begin);
-        let end = leaf.count_up_to(range.last());
-        if begin < end {
-            count += end - begin;
-            leaf.take_row(begin..end, each);
-            if leaf.len() < LEAF_MIN {
-                mend_path(root, from);
+        let mut place = leaf.find(from).unwrap_or_else(|| leaf.count_up_to(from));
+        let before = leaf.len();
+        // What goes is mostly a row, which is moved over at once.
+        let mut row = place..place;
+        while let Some((entry, value)) = leaf.get_mut(place) {
+            if entry.first() > range.last() {
+                break;
             }
+            place += 1;
+            if goes(entry, value) {
+                row.end = place;
+            } else {
+                place = row.start + 1;
+                leaf.cut_row(row);
+                row = place..place;
+            }
+        }
+        leaf.cut_row(row);
+        count += before - leaf.len();
+        if leaf.len() < before && leaf.len() < LEAF_MIN {
+            mend_path(root, from);
         }
         at = next.filter(|next| *next <= range.last());
     }

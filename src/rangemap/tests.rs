@@ -418,8 +418,8 @@ enum Step {
     Remove(u64),
     /// Removes all entries that overlap.
     Unmap(u64, u64),
-    /// Removes all entries that begin in the range, at once.
-    RemoveAll(u64, u64),
+    /// Removes entries that begin in the range: all, or those that a number picks.
+    RemoveIf(u64, u64, u64),
     Change(u64),
     /// Changes all entries that overlap, or so many of them.
     ChangeAll(u64, u64, u8),
@@ -439,7 +439,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (address(), 1..60_u8, any::<bool>()).prop_map(|(at, n, up)| Step::Run(at, n, up)),
         6 => address().prop_map(Step::Remove),
         2 => (address(), 0..300_u64).prop_map(|(at, span)| Step::Unmap(at, span)),
-        2 => (address(), 0..300_u64).prop_map(|(at, span)| Step::RemoveAll(at, span)),
+        3 => (address(), 0..300_u64, prop_oneof![Just(u64::MAX), any::<u64>()])
+            .prop_map(|(at, span, picks)| Step::RemoveIf(at, span, picks)),
         1 => address().prop_map(Step::Change),
         1 => (address(), 0..300_u64, 1..50_u8).prop_map(|(at, n, most)| Step::ChangeAll(at, n, most)),
         2 => (address(), 0..3_u64).prop_map(|(at, by)| Step::Cut(at, by)),
@@ -483,14 +484,24 @@ fn apply(map: &mut RangeMap<u32>, model: &mut Model, step: &Step, value: u32) {
                 check(map);
             }
         }
-        Step::RemoveAll(at, span) => {
+        Step::RemoveIf(at, span, picks) => {
             let inside = range(at, at.saturating_add(span));
-            let begins = |entry: &(IovaRange, u32)| inside.contains(entry.0.first());
-            let expected: Vec<_> = model.0.values().copied().filter(begins).collect();
-            model.0.retain(|_, entry| !begins(entry));
-            let mut gone = Vec::new();
-            map.remove_all(inside, |range, value| gone.push((range, value)));
-            assert_eq!(gone, expected);
+            let goes = |entry: IovaRange| picks >> (entry.first().0 % 64) & 1 == 1;
+            let (mut seen, mut expected) = (Vec::new(), Vec::new());
+            model.0.retain(|_, (entry, value)| {
+                let begins = inside.contains(entry.first());
+                if begins {
+                    *value += 1;
+                    expected.push(*entry);
+                }
+                !begins || !goes(*entry)
+            });
+            map.remove_if(inside, |entry, value| {
+                *value += 1;
+                seen.push(entry);
+                goes(entry)
+            });
+            assert_eq!(seen, expected);
         }
         Step::ChangeAll(at, span, most) => {
             let range = range(at, at.saturating_add(span));

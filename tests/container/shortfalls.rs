@@ -17,27 +17,27 @@ fn request(iova: u64, pages: u64) -> MapDma {
 
 #[test]
 fn what_a_broken_unmap_removed_is_on_record_as_removed() {
-    // T1-037, T1-369, T1-383: 40 mappings of 1, one of 100 and 40 of 1 scattered pages go in
-    // batches of 64 runs; each batch fails once. Neighbours of a batch go in one request.
+    // T1-037, T1-369, T1-383: 80 mappings of 1, one of 200 and 80 of 1 scattered pages go in
+    // batches of 128 runs; each batch fails once. Neighbours of a batch go in one request.
     for failing in 0..3_u64 {
         let world = World::new(1);
         world.memory.scatter();
         let (_, endpoint) = world.attached(0);
-        for n in (0..40).chain(140..180) {
+        for n in (0..80).chain(280..360) {
             world.container.map_dma(&request(AT + n * PAGE, 1)).unwrap();
         }
-        world.container.map_dma(&request(AT + 40 * PAGE, 100)).unwrap();
+        world.container.map_dma(&request(AT + 80 * PAGE, 200)).unwrap();
         let refusal = Refusal { left: Left::Unchanged, ..Refusal::FOREVER };
         world.units[0].0.refuse(failing, refusal);
-        let gone = 64 * failing;
+        let gone = 128 * failing;
         let failed = world.container.unmap_dma(&UnmapDma::All).unwrap_err();
         let unmapped = Unmapped { bytes: gone * PAGE };
         assert_eq!(failed, UnmapFailed { error: UnmapDmaError::Io, unmapped });
-        let mappings = if failing == 0 { 81 } else { 41 };
+        let mappings = if failing == 0 { 161 } else { 81 };
         assert_eq!(world.container.mapping_count(), mappings);
         assert_eq!(world.container.free_mappings() as usize, 65_535 - mappings, "T1-033");
-        assert_eq!(world.memory.pins(), 180 - gone);
-        for n in 0..180 {
+        assert_eq!(world.memory.pins(), 360 - gone);
+        for n in 0..360 {
             let iova = AT + n * PAGE;
             let there = (n >= gone).then_some(iova * 16);
             assert_eq!(world.reaches(0, endpoint, iova), there, "page {n}");
@@ -50,20 +50,20 @@ fn what_a_broken_unmap_removed_is_on_record_as_removed() {
         );
         if failing > 0 {
             world.container.map_dma(&request(AT, gone)).unwrap();
-            assert_eq!(world.memory.pins(), 180);
+            assert_eq!(world.memory.pins(), 360);
         }
         let rest = world.container.unmap_dma(&UnmapDma::All).unwrap();
-        assert_eq!((rest.bytes, world.memory.pins()), (180 * PAGE, 0));
+        assert_eq!((rest.bytes, world.memory.pins()), (360 * PAGE, 0));
     }
 }
 
 #[test]
 fn a_map_whose_undo_is_refused_keeps_only_what_may_still_be_reached() {
-    // T1-283, T1-383: the third batch of 64 runs is refused, and so is the undo of the second.
+    // T1-283, T1-383: the second batch of 128 runs is refused, and so is the undo of the first.
     let world = World::new(1);
     world.memory.scatter();
     let (_, endpoint) = world.attached(0);
-    // 64 + 64 maps, the third batch fails at its first run, the undo's first unmap succeeds.
+    // 128 maps, the second batch fails at its first run, the undo's unmap succeeds.
     world.units[0].0.refuse(128, Refusal::ONCE);
     assert_eq!(world.container.map_dma(&request(AT, 180)), Err(MapDmaError::Io));
     assert_eq!((world.memory.pins(), world.container.mapping_count()), (0, 0));
