@@ -33,6 +33,8 @@ pub struct Instance<R: RawLock = SpinLock> {
     blocked: Fixed,
     identity: Fixed,
     faults: Mutex<R, Faults>,
+    /// How often the members of a group with an owner changed.
+    member_changes: AtomicUsize,
 }
 
 /// A domain of the instance that never maps anything: the blocking one, in which nothing is
@@ -58,7 +60,8 @@ impl<R: RawLock> Instance<R> {
         blocked.make(driver.blocked());
         let identity = Fixed::new(pool);
         let faults = Mutex::new(Faults::default());
-        Self { link: Link::new(), id, driver, blocked, identity, faults }
+        let member_changes = AtomicUsize::new(0);
+        Self { link: Link::new(), id, driver, blocked, identity, faults, member_changes }
     }
 
     /// The number of this instance in its registry.
@@ -116,6 +119,17 @@ impl<R: RawLock> Instance<R> {
             *lost = lost.saturating_add(gone).saturating_add(overflow);
         }
         faults.waiting.pop_front()
+    }
+
+    /// Notes that the members of a group with an owner changed, and so what it reserves.
+    pub(crate) fn members_changed(&self) {
+        self.member_changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often that was so: who sees the number it saw before may rely on what it read then.
+    #[cfg(feature = "container")]
+    pub(crate) fn member_changes(&self) -> usize {
+        self.member_changes.load(Ordering::Acquire)
     }
 
     pub(crate) fn driver(&self) -> &dyn Driver {

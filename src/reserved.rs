@@ -114,6 +114,11 @@ impl ReservedRegions {
         Ok(())
     }
 
+    /// Whether adding `region` would change nothing.
+    pub(crate) fn covers(&self, region: &ReservedRegion) -> bool {
+        self.regions.iter().any(|r| r.kind == region.kind && r.range.encloses(region.range))
+    }
+
     /// Whether a mapping may not touch `range`: a region other than a relaxable one overlaps it
     /// (rule T1-194).
     #[must_use]

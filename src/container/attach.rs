@@ -9,10 +9,11 @@ use super::{AttachGroupError, Container, DomainEntry, GroupEntry, Memory, Refuse
 use crate::addr::IovaRange;
 use crate::domain::{DomainOptions, PagingDomain};
 use crate::driver::{Capabilities, DomainFeatures};
+use crate::error::OutOfMemory;
 use crate::group::{Group, Ownership, Refused as NotAttached};
 use crate::list::{Link, List};
 use crate::pool::Shared;
-use crate::reserved::{ReservedKind, ReservedRegions};
+use crate::reserved::ReservedKind;
 use crate::sync::{Mutex, RawLock};
 use crate::trace::emit;
 
@@ -21,7 +22,6 @@ use super::windows::Windows;
 /// What is known before any IOMMU operation is made (rules T1-152 to T1-158).
 struct Plan<R: RawLock> {
     entry: Shared<GroupEntry<R>>,
-    reserved: ReservedRegions,
     windows: Option<Windows>,
 }
 
@@ -58,13 +58,16 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             None => return Ok(()),
             Some(left) => left,
         };
+        if let Err(error) = self.refresh(&mut state) {
+            return Err(Refused { error: error.into(), ownership });
+        }
         let domain = match self.new_domain(&mut state, ownership.group()) {
             Ok(domain) => domain,
             Err(error) => return Err(Refused { error, ownership }),
         };
         let aperture = domain.geometry().aperture;
         let first = state.domains.is_empty();
-        let prepared = self.prepare(&state, &domain, aperture, &plan.reserved);
+        let prepared = self.prepare(&state, &domain, aperture, ownership.group());
         let filled = prepared.and_then(|filled| {
             if first {
                 lock_api::MutexGuard::unlocked(&mut state, || self.fill_from_memory(&domain))?;
@@ -83,6 +86,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
                     state.passing = None;
                     state.domains.push_front(filled.entry);
                     state.windows = filled.windows;
+                    state.windows_at = None; // other domains
                     state.page_sizes = filled.page_sizes;
                     emit!(debug, "iommu: container has a new domain");
                     return Ok(());
@@ -94,6 +98,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
                         state.passing = None;
                         state.domains.push_front(filled.entry);
                         state.windows = filled.windows;
+                        state.windows_at = None;
                         state.page_sizes = filled.page_sizes;
                         return Err(Refused { error: error.into(), ownership });
                     }
@@ -127,28 +132,28 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         if group.device_count() == 0 {
             return Err(AttachGroupError::NoDevice);
         }
-        let reserved = group.reserved();
         let isolated = group.instance().capabilities().contains(Capabilities::ISOLATED_MSI);
         if !isolated && !self.options.allow_unsafe_interrupts {
             return Err(AttachGroupError::UnsafeInterrupts);
         }
         let real = |kind| kind != ReservedKind::DirectRelaxable;
-        let regions = reserved.as_slice().iter();
-        if regions.filter(|r| real(r.kind)).any(|r| state.mappings.overlaps(r.range)) {
+        let overlaps = group.with_reserved(|reserved| {
+            let mut regions = reserved.as_slice().iter().filter(|region| real(region.kind));
+            regions.any(|region| state.mappings.overlaps(region.range))
+        });
+        if overlaps {
             return Err(AttachGroupError::InvalidArg);
         }
-        self.refresh(state)?;
-        let windows = if state.windows.is_empty() {
-            None
-        } else {
-            let mut windows = state.windows.clipped(IovaRange::ALL)?;
-            windows.subtract(&reserved)?;
-            if windows.is_empty() {
-                return Err(AttachGroupError::InvalidArg);
-            }
-            Some(windows)
-        };
-        Ok(Plan { entry, reserved, windows })
+        self.refresh_if_wide(state)?;
+        let mut windows = state.windows_without(group)?;
+        if windows.as_ref().is_some_and(Windows::is_empty) && state.windows_narrow {
+            self.refresh(state)?;
+            windows = state.windows_without(group)?;
+        }
+        if windows.as_ref().is_some_and(Windows::is_empty) {
+            return Err(AttachGroupError::InvalidArg);
+        }
+        Ok(Plan { entry, windows })
     }
 
     /// Rules T1-160 and T1-164: a domain that enforces cache coherency, if every device of the group
@@ -181,10 +186,10 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         state: &State<R>,
         domain: &Shared<PagingDomain<R>>,
         aperture: IovaRange,
-        reserved: &ReservedRegions,
+        group: &Group<R>,
     ) -> Result<Filled<R>, AttachGroupError> {
         let mut windows = state.windows.clipped(aperture)?;
-        windows.subtract(reserved)?;
+        group.with_reserved(|reserved| windows.subtract(reserved))?;
         if windows.is_empty() || state.mappings.iter().any(|(range, _)| !windows.allow(range)) {
             return Err(AttachGroupError::InvalidArg);
         }
@@ -222,6 +227,16 @@ impl<M: Memory, R: RawLock> Container<M, R> {
 }
 
 impl<R: RawLock> State<R> {
+    /// What stays usable once a group is there; `None` without a constraint.
+    fn windows_without(&self, group: &Group<R>) -> Result<Option<Windows>, OutOfMemory> {
+        if self.windows.is_empty() {
+            return Ok(None);
+        }
+        let mut windows = self.windows.clipped(IovaRange::ALL)?;
+        group.with_reserved(|reserved| windows.subtract(reserved))?;
+        Ok(Some(windows))
+    }
+
     /// Rule T1-159: the domains that are there, newest first. `None`: attached.
     fn try_existing(
         &mut self,

@@ -11,7 +11,8 @@ use crate::trace::emit;
 
 impl<M: Memory, R: RawLock> Container<M, R> {
     /// Detaches a group and returns its ownership; `None` if it is not in the container. Can't
-    /// fail, and never allocates but for the list of usable IOVAs, which stays if it can't.
+    /// fail, and never allocates but for the list of usable IOVAs when a domain goes; it stays if it
+    /// can't.
     ///
     /// The group is blocked before anything is unmapped or unpinned (rule T1-230). With the last
     /// group of a domain the domain goes. With the last group all mappings go (rule T1-232); while
@@ -41,9 +42,14 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             }
             state.operations.dom_free += 1;
             state.page_sizes = self.common_sizes(&state, None).unwrap_or(state.page_sizes);
-        }
-        if self.refresh(&mut state).is_err() {
-            emit!(debug, "iommu: usable IOVAs not widened"); // rule T1-200: the old list stays
+            state.windows_at = None;
+            if self.refresh(&mut state).is_err() {
+                emit!(debug, "iommu: usable IOVAs not widened"); // rule T1-200: the old list stays
+            }
+        } else {
+            // Only what the group reserved is usable again: who reads the list, or is refused because
+            // of it, makes it anew (rule T1-199). So a detach does not ask every other group.
+            state.windows_narrow = true;
         }
         Some(ownership)
     }

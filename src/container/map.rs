@@ -42,6 +42,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         let owner = self.memory.caller();
         let (range, mapping) = {
             let mut state = self.state.lock();
+            let _ = self.refresh_if_wide(&mut state); // without it, the check asks every device
             let mut checked = state.check_map(request);
             if checked.is_err() && self.refresh(&mut state).is_ok() {
                 checked = state.check_map(request); // a device that left may have been in the way

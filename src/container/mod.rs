@@ -180,6 +180,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             last_holder: 0,
             copies: heapless::Vec::new(),
             windows: Windows::new(pool),
+            windows_at: None,
+            windows_narrow: false,
             page_sizes: all_sizes(memory.page_size()),
             free_mappings: options.mapping_limit,
             invalid_vaddrs: 0,

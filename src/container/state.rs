@@ -38,6 +38,11 @@ pub(super) struct State<R: RawLock> {
     /// Copies under way: their mappings can't be removed.
     pub(super) copies: heapless::Vec<IovaRange, MAX_COPIES>,
     pub(super) windows: Windows,
+    /// [`member_changes`](Self::member_changes) before `windows` was made; `None`: the domains are
+    /// others since. While it is the same, `windows` leaves out all that the devices reserve.
+    pub(super) windows_at: Option<usize>,
+    /// A group has left: `windows` may leave out more than it must.
+    pub(super) windows_narrow: bool,
     pub(super) page_sizes: u64,
     pub(super) free_mappings: u32,
     /// How many mappings have a void address (rule T1-039).
@@ -123,9 +128,19 @@ impl<R: RawLock> State<R> {
         self.domains.iter().map(|entry| &entry.domain).chain(passing)
     }
 
+    /// How often the members of groups at the units of the container changed. It only grows, for as
+    /// long as the domains are the same.
+    pub(super) fn member_changes(&self) -> usize {
+        let changes = self.domains.iter().map(|entry| entry.domain.instance().member_changes());
+        changes.fold(0, usize::wrapping_add)
+    }
+
     /// Whether `range` may not be mapped because of a device, as its group has it at this moment:
     /// one that joined an attached group is not in the list of usable IOVAs yet (rule T1-042).
     pub(super) fn reserved_by_device(&self, range: IovaRange) -> bool {
+        if self.windows_at == Some(self.member_changes()) {
+            return false; // they are all in the list, where the caller has looked
+        }
         let mut found = false;
         for entry in self.domains.iter() {
             for group in entry.groups.lock().iter() {

@@ -82,12 +82,27 @@ impl Windows {
 }
 
 impl<M: Memory, R: RawLock> Container<M, R> {
-    /// Puts the list made from scratch in place of the old one, if they differ.
+    /// Puts the list made from scratch in place of the old one, if it can differ.
     pub(super) fn refresh(&self, state: &mut State<R>) -> Result<(), OutOfMemory> {
+        if state.windows_narrow {
+            state.windows_at = None;
+        }
+        self.refresh_if_wide(state)
+    }
+
+    /// As [`refresh`](Self::refresh), unless the list does no harm: it leaves out all that it must,
+    /// and perhaps more.
+    pub(super) fn refresh_if_wide(&self, state: &mut State<R>) -> Result<(), OutOfMemory> {
+        let before = state.member_changes();
+        if state.windows_at == Some(before) {
+            return Ok(());
+        }
         let windows = self.rebuild(state)?;
         if windows.as_slice() != state.windows.as_slice() {
             state.windows = windows;
         }
+        state.windows_at = Some(before);
+        state.windows_narrow = false;
         Ok(())
     }
 
@@ -98,9 +113,9 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             windows = windows.clipped(entry.domain.geometry().aperture)?;
             for group in entry.groups.lock().iter() {
                 let attachment = group.attachment.lock();
-                let Some(group) = attachment.as_ref().map(|held| held.group()) else { continue };
-                let reserved = group.reserved();
-                windows.subtract(&reserved)?;
+                if let Some(held) = &*attachment {
+                    held.group().with_reserved(|reserved| windows.subtract(reserved))?;
+                }
             }
         }
         if windows.is_empty() && !state.domains.is_empty() {

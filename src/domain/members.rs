@@ -14,7 +14,8 @@ use crate::sync::RawLock;
 
 /// What changes in a domain when a group arrives. Worked out before anything is sent.
 pub(crate) struct Admission {
-    reserved: ReservedRegions,
+    /// `None`: as it is. The table is large, and mostly all devices reserve the same.
+    reserved: Option<ReservedRegions>,
     window: Option<IovaRange>,
 }
 
@@ -60,11 +61,15 @@ impl DomainState {
         if reserved.as_slice().iter().any(|region| self.is_mapped_into(region)) {
             return Err(AttachError::AddrInUse);
         }
+        let window = self.window.or(needed);
+        if reserved.as_slice().iter().all(|region| self.reserved.covers(region)) {
+            return Ok(Admission { reserved: None, window });
+        }
         let mut union = self.reserved.clone();
         for region in reserved.as_slice() {
             union.add(*region).map_err(|_| AttachError::NoSpace)?;
         }
-        Ok(Admission { reserved: union, window: self.window.or(needed) })
+        Ok(Admission { reserved: Some(union), window })
     }
 
     /// Takes devices in that were admitted and whose endpoints are here now.
@@ -80,7 +85,9 @@ impl DomainState {
     }
 
     fn settle_in(&mut self, admission: Admission) {
-        self.reserved = admission.reserved;
+        if let Some(reserved) = admission.reserved {
+            self.reserved = reserved;
+        }
         self.window = admission.window;
     }
 
@@ -93,8 +100,13 @@ impl DomainState {
     pub(crate) fn leave<'a>(&mut self, devices: impl Iterator<Item = &'a Device>) {
         let mut rebuild = false;
         for device in devices {
-            let gone = self.devices.remove(|one| core::ptr::eq(one, device));
-            rebuild |= gone.is_some_and(|gone| !gone.reserved().as_slice().is_empty());
+            let Some(gone) = self.devices.remove(|one| core::ptr::eq(one, device)) else {
+                continue;
+            };
+            let mut regions = gone.reserved().as_slice().iter();
+            // Another one with the same table, as most have, keeps all of it reserved.
+            let same = |other: &Device| other.reserved() == gone.reserved();
+            rebuild |= regions.next().is_some() && !self.devices.iter().any(same);
         }
         if !rebuild {
             return;

@@ -280,7 +280,15 @@ impl<R: RawLock> Group<R> {
         });
         state.reserved = union;
         state.devices.push_back(device);
+        self.tell_owner(state);
         Ok(())
+    }
+
+    /// Lets the owner of the group, if there is one, notice that the members changed.
+    fn tell_owner(&self, state: &GroupState<R>) {
+        if matches!(state.holder, Holder::User(_)) {
+            self.instance.members_changed();
+        }
     }
 
     /// Whether a device can be a member as the group is now. Changes nothing.
@@ -325,6 +333,7 @@ impl<R: RawLock> Group<R> {
             state.reserved = union;
         }
         self.tidy_default(state);
+        self.tell_owner(state);
         Some(device)
     }
 
@@ -352,6 +361,12 @@ impl<R: RawLock> Group<R> {
         let view = to.view(domain.id());
         let driver = self.instance.driver();
         state.endpoints.iter().all(|endpoint| driver.compatible(&view, *endpoint).is_ok())
+    }
+
+    /// What all members reserve, merged, without a copy. The group is locked meanwhile.
+    #[cfg(feature = "container")]
+    pub(crate) fn with_reserved<T>(&self, look: impl FnOnce(&ReservedRegions) -> T) -> T {
+        look(&self.state.lock().reserved)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

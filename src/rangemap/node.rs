@@ -72,16 +72,22 @@ fn count_up_to<const N: usize>(keys: &[u64; N], len: usize, at: u64) -> usize {
     count.min(len)
 }
 
-/// Makes room for a key at `place`; the last key, which is [`NONE`], goes.
-fn open<const N: usize>(keys: &mut [u64; N], place: usize, key: u64) {
-    keys.copy_within(place..N - 1, place + 1);
+/// Makes room at `place` for a key, in a row of `len` keys that is not full.
+#[inline]
+fn open<const N: usize>(keys: &mut [u64; N], len: usize, place: usize, key: u64) {
+    if place < len {
+        keys.copy_within(place..len, place + 1);
+    }
     keys[place] = key;
 }
 
-/// Takes the keys of `gone` out.
-fn close<const N: usize>(keys: &mut [u64; N], gone: core::ops::Range<usize>) {
-    keys.copy_within(gone.end.., gone.start);
-    keys[N - gone.len()..].fill(NONE);
+/// Takes the keys of `gone` out of a row of `len` keys.
+#[inline]
+fn close<const N: usize>(keys: &mut [u64; N], len: usize, gone: core::ops::Range<usize>) {
+    if gone.end < len {
+        keys.copy_within(gone.end..len, gone.start);
+    }
+    keys[len - gone.len()..len].fill(NONE);
 }
 
 /// Moves keys between two neighbouring rows of these lengths until `left` has `want`.
@@ -94,7 +100,7 @@ fn shift_keys<const N: usize>(
     if want >= left_len {
         let count = want - left_len;
         left[left_len..want].copy_from_slice(&right[..count]);
-        close(right, 0..count);
+        close(right, right_len, 0..count);
     } else {
         let count = left_len - want;
         right.copy_within(..right_len, count);
@@ -193,26 +199,33 @@ impl<V> Leaf<V> {
     /// Puts an entry into a leaf that has room.
     #[inline]
     pub(super) fn place(&mut self, place: usize, (range, value): Entry<V>) {
+        let len = self.len();
         put(&mut self.values, place, value);
-        open(&mut self.firsts, place, range.first().0);
-        open(&mut self.lasts, place, range.last().0);
+        open(&mut self.firsts, len, place, range.first().0);
+        open(&mut self.lasts, len, place, range.last().0);
     }
 
     #[inline]
     pub(super) fn take(&mut self, place: usize) -> Option<Entry<V>> {
         let range = self.range(place).filter(|_| place < self.len())?;
+        let len = self.len();
         let value = self.values.remove(place);
-        close(&mut self.firsts, place..place + 1);
-        close(&mut self.lasts, place..place + 1);
+        close(&mut self.firsts, len, place..place + 1);
+        close(&mut self.lasts, len, place..place + 1);
         Some((range, value))
     }
 
     /// Drops the entries at `places`.
     pub(super) fn cut_row(&mut self, places: core::ops::Range<usize>) {
         if !places.is_empty() {
-            drop(self.values.drain(places.clone()));
-            close(&mut self.firsts, places.clone());
-            close(&mut self.lasts, places);
+            let len = self.len();
+            if places.len() == 1 {
+                drop(self.values.remove(places.start)); // cheaper than a drain
+            } else {
+                drop(self.values.drain(places.clone()));
+            }
+            close(&mut self.firsts, len, places.clone());
+            close(&mut self.lasts, len, places);
         }
     }
 
@@ -289,17 +302,18 @@ impl<V> Inner<V> {
 
     /// Puts a child into a node that has room.
     pub(super) fn place(&mut self, i: usize, key: Iova, child: Node<V>) {
+        let len = self.len();
         match (&mut self.kids, child) {
             (Kids::Leaves(row), Node::Leaf(child)) => put(row, i, child),
             (Kids::Inners(row), Node::Inner(child)) => put(row, i, child),
             _ => unreachable!("siblings have the same height"),
         }
-        open(&mut self.keys, i, key.0);
+        open(&mut self.keys, len, i, key.0);
     }
 
     /// Takes a child out.
     pub(super) fn take(&mut self, i: usize) -> Node<V> {
-        close(&mut self.keys, i..i + 1);
+        close(&mut self.keys, self.kids.len(), i..i + 1);
         match &mut self.kids {
             Kids::Leaves(row) => Node::Leaf(row.remove(i)),
             Kids::Inners(row) => Node::Inner(row.remove(i)),

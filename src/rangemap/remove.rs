@@ -59,8 +59,10 @@ pub(super) fn remove_if<V>(
 
 /// Restores the bounds of the nodes on the path to the leaf for `at`.
 fn mend_path<V>(root: &mut Option<Node<V>>, at: Iova) {
-    if let Some(Node::Inner(inner)) = root {
-        mend_below(inner, at, true);
+    match root {
+        Some(Node::Inner(inner)) => mend_below(inner, at, true),
+        Some(Node::Leaf(leaf)) if leaf.len() > 0 => return,
+        _ => {}
     }
     while let Some(Node::Inner(inner)) = root
         && inner.len() <= 1
