@@ -130,6 +130,7 @@ impl<R: RawLock> State<R> {
 
     /// How often the members of groups at the units of the container changed. It only grows, for as
     /// long as the domains are the same.
+    #[inline]
     pub(super) fn member_changes(&self) -> usize {
         let changes = self.domains.iter().map(|entry| entry.domain.instance().member_changes());
         changes.fold(0, usize::wrapping_add)

@@ -92,6 +92,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
 
     /// As [`refresh`](Self::refresh), unless the list does no harm: it leaves out all that it must,
     /// and perhaps more.
+    #[inline]
     pub(super) fn refresh_if_wide(&self, state: &mut State<R>) -> Result<(), OutOfMemory> {
         let before = state.member_changes();
         if state.windows_at == Some(before) {

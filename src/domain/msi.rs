@@ -36,7 +36,7 @@ impl<R: RawLock> PagingDomain<R> {
         let window = state.window.ok_or(DoorbellError::Unsupported)?;
         let mut free = Some(window.first());
         for (range, target) in state.mappings.overlapping(window) {
-            if target.phys == page {
+            if { target.phys } == page {
                 return range.first().checked_add(offset).ok_or(DoorbellError::Overflow);
             }
             free = range.last().checked_add(1);

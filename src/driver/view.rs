@@ -38,8 +38,10 @@ pub struct Run {
     pub prot: Prot,
 }
 
-/// What the record of a domain holds for each mapping.
+/// What the record of a domain holds for each mapping. Packed, because there may be millions: read
+/// the fields by value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, packed(4))]
 pub struct Target {
     /// The physical address of the first byte.
     pub phys: PhysAddr,

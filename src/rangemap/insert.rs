@@ -1,7 +1,7 @@
 //! Inserts into a leaf that is full: room is made among its neighbours, or one leaf more is made.
 //!
-//! A full leaf first evens out with two neighbours, if they have some room; if not, the three become
-//! four. So leaves stay about three quarters full whatever the order of inserts. At the right edge a
+//! A full leaf first evens out with three neighbours, if they have some room; if not, the four become
+//! five. So leaves stay three quarters full whatever the order of inserts. At the right edge a
 //! new leaf takes what comes and the old ones stay full, so ascending inserts fill every node.
 //!
 //! A first walk down finds which nodes must split; a second one allocates the new nodes on its way
@@ -15,9 +15,9 @@ use crate::error::OutOfMemory;
 use crate::pool::{Owned, Pool};
 
 /// So many leaves, at most, even out with each other.
-const WINDOW: usize = 3;
+const WINDOW: usize = 4;
 /// They do if they have so many free places together; for fewer it would be done again too soon.
-const SPILL_ROOM: usize = LEAF_MAX / 8;
+const SPILL_ROOM: usize = LEAF_MAX / 4;
 
 /// A child that was split off, with its key.
 type New<V> = Option<(Iova, Node<V>)>;

