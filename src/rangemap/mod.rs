@@ -3,9 +3,8 @@
 //! Here live the mappings of a domain and those of a container. The map is a B+tree: the entries
 //! lie in leaves, the inner nodes hold only where each child begins. A B+tree because a million
 //! mappings are ordinary: searches stay logarithmic, an entry costs little more than its own bytes,
-//! and a walk over a range reads whole rows (`benches/mappings.rs` compares it with other
-//! structures). Nodes come from a [`Pool`], so an insert can run out of memory; it then changes
-//! nothing. Removals only free.
+//! and a walk over a range reads whole rows. Nodes come from a [`Pool`], so an insert can run out of
+//! memory; it then changes nothing. Removals only free.
 //!
 //! No lock is taken: the lock of the map's owner guards it.
 //!
