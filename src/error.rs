@@ -103,7 +103,8 @@ errors! {
         /// No node, queue or table has room. `ENOMEM`.
         OutOfMemory = ENOMEM, "out of memory";
         /// There is no such endpoint behind this instance, or no endpoint was named. `ENODEV`.
-        NoDevice = ENODEV, "no such endpoint behind this IOMMU";
+        NoDevice = ENODEV, "no such endpoint behind this IOMMU: number the PCI buses first, and take \
+            requester ids from the firmware (iommu-map, VIOT), a bridge's where one stands in";
         /// The endpoints of the device belong to different groups or instances, or the
         /// description contradicts itself (rules C-034, C-046). `EINVAL`.
         InvalidArg = EINVAL, "the description of the device contradicts itself";

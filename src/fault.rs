@@ -1,5 +1,7 @@
 //! Fault records: what a device tried and was refused.
 
+use core::fmt;
+
 use bitflags::bitflags;
 
 use crate::addr::Iova;
@@ -53,6 +55,83 @@ pub struct Fault {
     /// The paging domain that the device is on now, which may not be the one it was on when the
     /// access was refused; `None` while it is blocked, or if there is no device.
     pub domain: Option<DomainId>,
+}
+
+/// What a fault points to, most likely: the usual mistakes of a port. [`Display`](fmt::Display) says what
+/// to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Hint {
+    /// No device with this endpoint was added.
+    UnknownEndpoint,
+    /// The device is blocked: it was at work before the IOMMU was, or its driver is before its attach.
+    Blocked,
+    /// The device is on a domain that does not map the address, or not for such an access.
+    NotMapped,
+}
+
+impl Fault {
+    /// What it points to.
+    ///
+    /// ```
+    /// use iommu::driver::EndpointId;
+    /// use iommu::fault::{Access, DriverFault, Fault, FaultReason, Hint};
+    /// let (endpoint, access) = (EndpointId(0x18), Access::WRITE);
+    /// let record = DriverFault { endpoint, address: None, access, reason: FaultReason::Mapping };
+    /// let fault = Fault { record, device: None, domain: None };
+    /// assert_eq!(fault.hint(), Hint::UnknownEndpoint);
+    /// println!("{fault}"); // the record, and what to do about it
+    /// ```
+    #[must_use]
+    pub const fn hint(&self) -> Hint {
+        match self {
+            Self { device: None, .. } => Hint::UnknownEndpoint,
+            Self { domain: None, .. } => Hint::Blocked,
+            _ => Hint::NotMapped,
+        }
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownEndpoint => {
+                "no device was added with this endpoint: take requester ids from the firmware \
+                 (iommu-map, VIOT), a bridge's where one stands in for the device, and add every \
+                 device"
+            }
+            Self::Blocked => {
+                "the device is blocked: attach its group before its driver starts it; if no driver \
+                 did, it was at work before the IOMMU started, so turn its bus mastering off first"
+            }
+            Self::NotMapped => {
+                "the domain does not map this address for such an access: map the buffer before the \
+                 device is told of it, and tell it the IOVA, not the physical address"
+            }
+        })
+    }
+}
+
+impl fmt::Display for DriverFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match (self.access.contains(Access::READ), self.access.contains(Access::WRITE)) {
+            (true, false) => "a read",
+            (false, true) => "a write",
+            _ => "an access",
+        };
+        write!(f, "endpoint {:#x} was refused {what}", self.endpoint.0)?;
+        match self.address {
+            Some(address) => write!(f, " at {:#x}", address.0),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.record, self.hint())
+    }
 }
 
 /// Whether a fault was dealt with.

@@ -95,8 +95,12 @@ impl Tool {
             let toolchain = setup::toolchain(&self.host, machine, self.options())?;
             toolchain::ensure_clippy(&self.host, &toolchain, self.common.no_setup)?;
             let clippy = || toolchain.cargo(machine.target, "clippy");
-            let packages =
-                ["--package=iommu-runtime", "--package=iommu-boot", "--package=iommu-examples"];
+            let packages = [
+                "--package=iommu-runtime",
+                "--package=iommu-boot",
+                "--package=iommu-examples",
+                "--package=iommu-hobby-kernel",
+            ];
             let own = machine.packages.iter().map(|package| format!("--package={package}"));
             let runs = [
                 clippy().args(packages).args(["--lib", "--bins"]).args(own),

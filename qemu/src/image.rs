@@ -1,7 +1,9 @@
 //! Builds images with cargo and finds the files it made.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use object::read::elf::ElfFile64;
+use object::{Object, ObjectSymbol};
 use serde_json::Value;
 
 use crate::cmd::Cmd;
@@ -23,6 +25,8 @@ pub enum Which {
     Tests,
     /// Every example that boots.
     Examples,
+    /// The one without a heap. In a build of its own: features of others would bring one.
+    HobbyKernel,
     /// The program that measures Linux.
     Peer,
 }
@@ -32,6 +36,7 @@ impl Which {
         match self {
             Self::Demo | Self::Bench | Self::Tests => "--package=iommu-boot",
             Self::Examples => "--package=iommu-examples",
+            Self::HobbyKernel => "--package=iommu-hobby-kernel",
             Self::Peer => "--package=iommu-peer",
         }
     }
@@ -74,7 +79,7 @@ fn command_line(which: Which, machine: &Machine, toolchain: &Toolchain) -> Cmd {
         Which::Bench => &["build", "--bin=bench", "--profile=kernel"],
         // Only test targets: the others can't have a harness without std.
         Which::Tests => &["test", "--no-run", "--test=*"],
-        Which::Examples => &["build", "--bins"],
+        Which::Examples | Which::HobbyKernel => &["build", "--bins"],
         Which::Peer => &["build", "--bin=iommu-peer", "--release"],
     };
     toolchain
@@ -90,12 +95,32 @@ fn executable(which: Which, line: &str) -> Option<PathBuf> {
         return None;
     }
     let kind = match which {
-        Which::Demo | Which::Bench | Which::Examples | Which::Peer => "bin",
+        Which::Demo | Which::Bench | Which::Examples | Which::HobbyKernel | Which::Peer => "bin",
         Which::Tests => "test",
     };
     let is_kind = message["target"]["kind"].as_array()?.iter().any(|have| have == kind);
     let path = message["executable"].as_str()?;
     is_kind.then(|| path.into())
+}
+
+/// The first symbol of a global allocator that is linked into the ELF file at `path`.
+///
+/// # Errors
+///
+/// [`Error::Io`], and [`Error::Failed`] for what is no ELF file.
+pub fn allocator_symbol(path: &Path) -> Result<Option<String>, Error> {
+    let bytes = std::fs::read(path).map_err(Error::io(format!("reading {}", path.display())))?;
+    let file = ElfFile64::<object::Endianness>::parse(&*bytes)
+        .map_err(|error| Error::Failed(format!("{}: {error}", path.display())))?;
+    let mut names = file.symbols().filter_map(|symbol| symbol.name().ok());
+    Ok(names.find(|name| is_allocator(name)).map(str::to_owned))
+}
+
+/// What the compiler calls the global allocator's functions, whatever the mangling around it.
+fn is_allocator(symbol: &str) -> bool {
+    ["__rust_alloc", "__rust_realloc", "__rust_dealloc", "__rg_alloc", "__rdl_alloc"]
+        .iter()
+        .any(|name| symbol.contains(name))
 }
 
 #[cfg(test)]
@@ -127,9 +152,32 @@ mod tests {
         assert!(tests.contains("--no-run '--test=*' --package=iommu-boot"), "{tests}");
         let demo = command_line(Which::Demo, machine, &toolchain).to_string();
         assert!(demo.contains("--bin=demo") && !demo.contains("--test"), "{demo}");
+        let hobby = command_line(Which::HobbyKernel, machine, &toolchain).to_string();
+        assert!(hobby.contains("--bins --package=iommu-hobby-kernel"), "{hobby}");
         let examples = command_line(Which::Examples, machine, &toolchain).to_string();
         assert!(examples.contains("--bins --package=iommu-examples"), "{examples}");
         let bench = command_line(Which::Bench, machine, &toolchain).to_string();
         assert!(bench.contains("--bin=bench --profile=kernel"), "{bench}");
+    }
+
+    #[test]
+    fn allocators_are_known_by_their_names() {
+        let mangled = ["_RNvCsc1b_7___rustc12___rust_alloc", "__rust_dealloc", "__rg_alloc"];
+        assert!(mangled.iter().all(|name| is_allocator(name)));
+        let others = ["iommu::pool::Pool::allocate", "allocate_first_fit", "main"];
+        assert!(!others.iter().any(|name| is_allocator(name)));
+    }
+
+    /// What the documentation promises of a kernel in which memory is mapped one to one.
+    #[test]
+    fn the_glue_of_an_identity_mapped_kernel_is_at_most_20_lines() {
+        let source = include_str!("../../examples/hobby_kernel/src/main.rs");
+        let (_, rest) = source.split_once("// glue: begin\n").expect("the glue begins");
+        let (glue, rest) = rest.split_once("// glue: end\n").expect("the glue ends");
+        assert!(!rest.contains("// glue"), "one piece of glue");
+        let lines = glue.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+        let count = lines.count();
+        assert!((5..=20).contains(&count), "{count} lines of glue");
     }
 }

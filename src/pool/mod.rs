@@ -7,6 +7,7 @@
 //! No lock: the counters are atomics that stand alone; the source locks itself.
 #![expect(unsafe_code, reason = "hands out raw memory and takes it back")]
 
+mod fixed;
 mod owned;
 mod shared;
 mod vec;
@@ -16,13 +17,14 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+pub use fixed::StaticPool;
 pub use owned::Owned;
 pub use shared::Shared;
 pub use vec::PoolVec;
 
 use crate::error::OutOfMemory;
 
-/// A source of memory that a host brings: a heap over a static buffer, a slab, an arena.
+/// A source of memory that a host brings: a slab, an arena. [`StaticPool`] is a ready one.
 ///
 /// # Safety
 ///

@@ -6,10 +6,13 @@ use iommu::addr::{Iova, PhysAddr};
 use iommu::device::DeviceId;
 use iommu::domain::{DomainOptions, PagingDomain};
 use iommu::driver::EndpointId;
-use iommu::fault::{Access, Fault, FaultHandler, FaultReason, Handled};
-use iommu::group::Attachment;
+use iommu::fault::{Access, Fault, FaultHandler, FaultReason, Handled, Hint};
+use iommu::group::{Attachment, Group, OwnerId};
 use iommu::instance::FAULT_QUEUE;
+use iommu::pool::Pool;
 use iommu::prot::Prot;
+use iommu::registry::{DeviceInfo, Registry};
+use iommu::sim::Sim;
 
 use crate::fixture::{World, claim, pages};
 
@@ -116,4 +119,39 @@ fn taking_faults_one_by_one_names_the_domain_too() {
     let fault = world.registry.next_fault(&world.instance).unwrap();
     assert_eq!((fault.device, fault.domain), (Some(DeviceId(1)), Some(domain.id())));
     assert_eq!(world.registry.next_fault(&world.instance), None);
+}
+
+/// Each usual mistake of a port is told with its fix.
+#[test]
+fn a_fault_points_to_the_mistake_behind_it() {
+    static POOL: Pool = Pool::heap();
+    let registry = Registry::new(&POOL);
+    let sim = Sim::new();
+    let iommu = registry.add_instance(sim.driver()).unwrap();
+    let info = DeviceInfo { id: DeviceId(1), endpoints: &[EndpointId(8)], with: None };
+    let group = registry.add_device(&iommu, &info).unwrap();
+    let told = |endpoint, access| {
+        let _ = sim.reach(EndpointId(endpoint), Iova(0x5000), access);
+        let fault = registry.next_fault(&iommu).expect("a refused access is reported");
+        (fault.hint(), fault.to_string())
+    };
+
+    let (hint, text) = told(0x99, Access::WRITE);
+    assert_eq!(hint, Hint::UnknownEndpoint, "wrong requester ids");
+    assert!(text.starts_with("endpoint 0x99 was refused a write at 0x5000: no device was added"));
+    assert!(text.contains("iommu-map, VIOT"), "{text}");
+
+    let (hint, text) = told(8, Access::READ);
+    assert_eq!(hint, Hint::Blocked, "it was at work before the IOMMU, or before its attach");
+    assert!(
+        text.contains("a read at 0x5000") && text.contains("bus mastering off first"),
+        "{text}"
+    );
+
+    let domain = PagingDomain::new(&iommu, &POOL).unwrap();
+    let attached = Group::claim(&group, OwnerId(1)).unwrap().attach(&domain).unwrap();
+    let (hint, text) = told(8, Access::WRITE);
+    assert_eq!(hint, Hint::NotMapped);
+    assert!(text.contains("the IOVA, not the physical address"), "{text}");
+    drop(attached);
 }

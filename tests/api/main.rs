@@ -7,6 +7,8 @@ mod direct;
 mod dirty;
 mod doorbells;
 mod faults;
+#[cfg(feature = "virtio-iommu")]
+mod fixed;
 mod fixture;
 mod flights;
 mod groups;

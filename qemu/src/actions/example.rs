@@ -1,12 +1,13 @@
-//! `cargo qemu example`: the images of `examples/bare_metal`, each on the machine with the most
-//! IOMMUs.
+//! `cargo qemu example`: the images of `examples/bare_metal` and `examples/hobby_kernel`, each on the
+//! machine with the most IOMMUs.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::{Show, Tool, exit};
 use crate::decode::Image;
 use crate::error::Error;
-use crate::image::Which;
+use crate::image::{self, Which};
 use crate::machine::Machine;
 use crate::report;
 use crate::setup::qemu::Qemu;
@@ -42,17 +43,37 @@ impl Tool {
         mut each: impl FnMut(bool),
     ) -> Result<(), Error> {
         let setting = self.setting(machine.richest());
-        for path in self.build(Which::Examples, machine, toolchain)? {
-            let image = Image::load(&path, &self.root)?;
-            let name = image.name();
-            if !is_wanted(&name) {
+        for which in [Which::Examples, Which::HobbyKernel] {
+            if which == Which::HobbyKernel && !is_wanted("hobby_kernel") {
                 continue;
             }
-            let verdict = self.boot_on(&image, machine, qemu, show, setting)?.verdict;
-            let on = report::image_on(&name, setting.variant);
-            self.progress.line(format_args!("example {on} ... {verdict}"));
-            each(verdict == Verdict::Passed);
+            for path in self.build(which, machine, toolchain)? {
+                let image = Image::load(&path, &self.root)?;
+                let name = image.name();
+                if !is_wanted(&name) {
+                    continue;
+                }
+                let verdict = self.boot_on(&image, machine, qemu, show, setting)?.verdict;
+                let on = report::image_on(&name, setting.variant);
+                self.progress.line(format_args!("example {on} ... {verdict}"));
+                let heap = self.check_heap(which, &path)?;
+                each(verdict == Verdict::Passed && heap);
+            }
         }
         Ok(())
+    }
+
+    /// Whether the image has a global allocator where it may have one, and else none. The others are
+    /// the control: a search that finds nothing in them either shows nothing.
+    fn check_heap(&self, which: Which, path: &Path) -> Result<bool, Error> {
+        let symbol = image::allocator_symbol(path)?;
+        let held = symbol.is_some() == (which != Which::HobbyKernel);
+        if !held {
+            let what = symbol.map_or("no global allocator is seen".into(), |symbol| {
+                format!("a global allocator is linked: {symbol}")
+            });
+            self.progress.line(format_args!("FAILED: {}: {what}", path.display()));
+        }
+        Ok(held)
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::config::ConfigField;
 use crate::error::{OutOfMemory, errno};
+use crate::platform::PlatformError;
 use crate::virtio::transport::TransportError;
 
 /// Why an instance could not be started. Nothing of it stays in use; its memory went back, or was
@@ -45,6 +46,8 @@ pub enum InitError {
     NoReset,
     /// The device gave up during start-up. `EIO`.
     NeedsReset,
+    /// The platform breaks its contract; the device was not touched. `EINVAL`.
+    Platform(PlatformError),
     /// There is no memory for the queues. `ENOMEM`.
     OutOfMemory,
 }
@@ -60,6 +63,7 @@ impl InitError {
             }
             Self::NotAnIommu { .. } | Self::GranuleTooLarge { .. } => errno::ENODEV,
             Self::BadConfig(_) => errno::EINVAL,
+            Self::Platform(error) => error.errno(),
             Self::BypassStuck | Self::NoReset | Self::NeedsReset | Self::NoAnswer => errno::EIO,
             Self::OutOfMemory => errno::ENOMEM,
         }
@@ -72,20 +76,21 @@ impl fmt::Display for InitError {
             Self::Transport(error) => error.fmt(f),
             Self::Legacy => TransportError::Legacy.fmt(f),
             Self::NotAnIommu { device_id } => {
-                write!(f, "virtio device {device_id} is not an IOMMU")
+                write!(f, "virtio device {device_id} is not an IOMMU (23): look at the next one")
             }
-            Self::NoVersion1 => f.write_str("the device does not offer VERSION_1"),
-            Self::NoMapUnmap => f.write_str("the device does not offer MAP_UNMAP"),
-            Self::FeaturesRefused => f.write_str("the device refused the accepted features"),
+            Self::NoVersion1 => f.write_str("the device does not offer VERSION_1: only modern devices work"),
+            Self::NoMapUnmap => f.write_str("the device does not offer MAP_UNMAP: nothing can be mapped"),
+            Self::FeaturesRefused => f.write_str("the device refused the features: it may insist on ACCESS_PLATFORM, see `Options::own_dma_is_identity`"),
             Self::BadConfig(field) => write!(f, "the configuration makes no sense: {field:?}"),
             Self::GranuleTooLarge { granule } => {
-                write!(f, "mappings of at least {granule:#x} bytes, more than a system page")
+                write!(f, "the IOMMU maps no less than {granule:#x} bytes, more than `Platform::page_size`: give the system larger pages, or the IOMMU a smaller granule")
             }
-            Self::BypassStuck => f.write_str("the device does not leave bypass"),
-            Self::NoReset => f.write_str("the device did not confirm its reset in time"),
-            Self::NeedsReset => f.write_str("the device gave up during start-up"),
-            Self::NoAnswer => f.write_str("the device did not answer the first requests"),
-            Self::OutOfMemory => f.write_str("out of memory"),
+            Self::BypassStuck => f.write_str("the device does not leave bypass: it can't block anything"),
+            Self::NoReset => f.write_str("the device did not confirm its reset in `Options::wait_limit_ns`: are these its registers?"),
+            Self::NeedsReset => f.write_str("the device gave up during start-up: is `DmaPages::device` where it finds the queues?"),
+            Self::NoAnswer => f.write_str("the device did not answer the first requests: is its bus mastering on, and `DmaPages::device` where it finds the queues?"),
+            Self::Platform(error) => error.fmt(f),
+            Self::OutOfMemory => PlatformError::OutOfMemory.fmt(f),
         }
     }
 }
@@ -97,6 +102,15 @@ impl From<TransportError> for InitError {
         match error {
             TransportError::Legacy => Self::Legacy,
             other => Self::Transport(other),
+        }
+    }
+}
+
+impl From<PlatformError> for InitError {
+    fn from(error: PlatformError) -> Self {
+        match error {
+            PlatformError::OutOfMemory => Self::OutOfMemory,
+            other => Self::Platform(other),
         }
     }
 }

@@ -66,7 +66,7 @@ pub use error::InitError;
 
 use crate::driver::Counters;
 use crate::mark::sabotaged;
-use crate::platform::Platform;
+use crate::platform::{self, Platform};
 use crate::pool::Pool;
 use crate::sync::{Mutex, RawLock, SpinLock};
 use crate::trace::emit;
@@ -186,6 +186,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
             DEVICE_ID => {}
             device_id => return Err(InitError::NotAnIommu { device_id }),
         }
+        platform::check(&platform)?; // every wait below needs the clock
         let quiet = reset(&platform, &transport, options.wait_limit_ns);
         let quiet = quiet.map_err(|_| InitError::NoReset)?;
         let features = accept(&mut transport, &options)?;

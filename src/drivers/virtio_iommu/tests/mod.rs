@@ -9,6 +9,7 @@ mod identity;
 mod init;
 mod leftovers;
 mod lies;
+mod porting;
 mod probing;
 mod recorded;
 mod started;

@@ -1,9 +1,23 @@
 //! What this crate asks of the machine it runs on. Port it first; see `docs/porting.md`.
+//!
+//! | what | file |
+//! |---|---|
+//! | the trait | here |
+//! | a ready one for identity-mapped kernels | `identity.rs` |
+//! | whether one keeps its word | `check.rs` |
 #![expect(unsafe_code, reason = "implementors promise facts about memory the compiler can't see")]
+
+mod check;
+mod identity;
+#[cfg(test)]
+mod tests;
 
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
+
+pub use check::{CLOCK_READS, PlatformError, check};
+pub use identity::IdentityPlatform;
 
 use crate::addr::PhysAddr;
 use crate::error::OutOfMemory;
@@ -27,7 +41,8 @@ unsafe impl Send for DmaPages {}
 
 /// The machine: memory for device queues, ordering, and a clock.
 ///
-/// Three methods are required. A reference to a `Platform` is one too, so a static works.
+/// Three methods are required; an identity-mapped kernel gives three functions to
+/// [`IdentityPlatform`] instead. [`check`] finds the usual mistakes. A reference to a `Platform` is one too, so a static works.
 ///
 /// # Safety
 ///
@@ -56,7 +71,7 @@ pub unsafe trait Platform: Send + Sync {
 
     /// Nanoseconds since some fixed moment; never goes back. Used for deadlines only.
     ///
-    /// A clock that stands still makes waits on a dead device endless.
+    /// A clock that stands still would make waits on a dead device endless, so [`check`] refuses it.
     fn now_ns(&self) -> u64;
 
     /// The size of the CPU's pages in bytes, a power of two. An IOMMU whose smallest page is larger is
