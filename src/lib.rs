@@ -84,6 +84,7 @@ pub mod reserved;
 #[cfg(iommu_sabotage)]
 #[doc(hidden)]
 pub mod sabotage;
+pub mod selftest;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod sync;

@@ -16,4 +16,5 @@ mod identity;
 mod map;
 mod model;
 mod options;
+mod selftest;
 mod sweep;

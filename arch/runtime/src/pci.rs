@@ -5,8 +5,7 @@
 use heapless::Vec;
 use iommu::pci::PciConfig;
 use iommu::virtio::transport::MmioRegion;
-use pci_types::capability::PciCapability;
-use pci_types::{ConfigRegionAccess, EndpointHeader, HeaderType, PciAddress, PciHeader};
+use pci_types::{ConfigRegionAccess, HeaderType, PciAddress, PciHeader};
 
 use crate::firmware::Span;
 
@@ -276,24 +275,6 @@ impl Config {
         Some(self.id)
     }
 
-    /// Makes the function's message-signalled interrupt a write of `data` to `address`, and
-    /// enables it. False if it has no such capability.
-    #[must_use]
-    pub fn set_msi(&self, address: u64, data: u16) -> bool {
-        let header = PciHeader::new(pci_address(self.id));
-        let Some(endpoint) = EndpointHeader::from_header(header, self.access) else {
-            return false;
-        };
-        let msi = endpoint.capabilities(self.access).find_map(|capability| match capability {
-            PciCapability::Msi(msi) => Some(msi),
-            _ => None,
-        });
-        let Some(msi) = msi else { return false };
-        msi.set_message_info(address, data.into(), self.access);
-        msi.set_enabled(true, self.access);
-        true
-    }
-
     /// Writes an aligned `u32` of the configuration space.
     pub fn write_u32(&self, offset: u16, value: u32) {
         self.access.registers.write_u32(self.offset(offset), value);
@@ -334,8 +315,4 @@ impl ConfigRegionAccess for Ecam {
 
 fn id_of(address: PciAddress) -> u16 {
     u16::from(address.bus()) << 8 | u16::from(address.device()) << 3 | u16::from(address.function())
-}
-
-fn pci_address(id: u16) -> PciAddress {
-    PciAddress::new(0, (id >> 8) as u8, (id >> 3 & 0x1f) as u8, (id & 7) as u8)
 }

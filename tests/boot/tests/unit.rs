@@ -6,7 +6,7 @@ iommu_boot::test_entry!();
 
 #[defmt_test::tests]
 mod cases {
-    use iommu_boot::cases::unit;
+    use iommu_boot::cases::{selftest, unit};
     use iommu_boot::harness::State;
 
     #[init]
@@ -44,6 +44,21 @@ mod cases {
         if state.has_two_units() {
             unit::an_endpoint_of_the_other_unit(&state.world);
         }
+    }
+
+    #[test]
+    fn selftest_by_transfer(state: &mut State) {
+        selftest::by_transfer(&state.world);
+    }
+
+    #[test]
+    fn selftest_by_interrupt_message(state: &mut State) {
+        selftest::by_interrupt_message(&state.world, &state.machine);
+    }
+
+    #[test]
+    fn selftest_told_a_wrong_requester_id(state: &mut State) {
+        selftest::told_a_wrong_requester_id(&state.world);
     }
 
     #[test]
