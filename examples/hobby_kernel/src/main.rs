@@ -89,9 +89,8 @@ fn registers(base: u64, len: u64) -> MmioRegion {
 static NODES: StaticPool<{ 64 << 10 }> = StaticPool::new();
 static POOL: Pool = NODES.pool();
 // SAFETY: all memory is mapped one to one, cached and coherent; a frame is handed out once.
-static PLATFORM: IdentityPlatform = unsafe {
-    IdentityPlatform::new(frames::alloc, |at, count| frames::free(at, count), arch::now_ns)
-};
+static PLATFORM: IdentityPlatform =
+    unsafe { IdentityPlatform::new(frames::alloc, frames::free, arch::now_ns) };
 
 /// Starts the IOMMU, and blocks every device behind it.
 fn block_all(
