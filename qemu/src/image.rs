@@ -107,11 +107,14 @@ fn executable(which: Which, line: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 ///
-/// [`Error::Io`], and [`Error::Failed`] for what is no ELF file.
+/// [`Error::Io`], and [`Error::Failed`] for what is no ELF file, or has no symbols to look at.
 pub fn allocator_symbol(path: &Path) -> Result<Option<String>, Error> {
     let bytes = std::fs::read(path).map_err(Error::io(format!("reading {}", path.display())))?;
     let file = ElfFile64::<object::Endianness>::parse(&*bytes)
         .map_err(|error| Error::Failed(format!("{}: {error}", path.display())))?;
+    if file.symbols().next().is_none() {
+        return Err(Error::Failed(format!("{} has no symbols", path.display())));
+    }
     let mut names = file.symbols().filter_map(|symbol| symbol.name().ok());
     Ok(names.find(|name| is_allocator(name)).map(str::to_owned))
 }

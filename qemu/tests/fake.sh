@@ -6,6 +6,7 @@ case "$*" in
 *target-libdir*) echo "${FAKE_LIBDIR-/}" ;;
 *clippy*) eval "${FAKE_CLIPPY-exit 0}" ;;
 *--no-run*) eval "${FAKE_BUILD_TESTS-exit 99}" ;;
+*--bins*iommu-hobby-kernel*) eval "${FAKE_BUILD_HOBBY_KERNEL-exit 99}" ;;
 *--bins*) eval "${FAKE_BUILD_EXAMPLES-exit 99}" ;;
 *--bin=bench*) eval "${FAKE_BUILD_BENCH-exit 99}" ;;
 *--bin=demo*) eval "${FAKE_BUILD_DEMO-exit 99}" ;;

@@ -1,7 +1,7 @@
 //! The demo and the test command from set-up to the last line, with a made-up cargo.
 //!
 //! The real `cargo qemu test` runs these tests, so they must never run it. The made-up test image is
-//! booted on two machines of aarch64, so each of its cases counts twice. It plays the example, too.
+//! booted on two machines of aarch64, so each of its cases counts twice. It plays the examples, too.
 
 use std::process::Command;
 
@@ -26,6 +26,7 @@ fn test(image: &TestImage, frames: &[Vec<u8>], script: &str) -> Command {
     command.env("FAKE_HOST_TESTS", HOST_OK);
     command.env("FAKE_BUILD_TESTS", built(image, "test"));
     command.env("FAKE_BUILD_EXAMPLES", built(image, "bin"));
+    command.env("FAKE_BUILD_HOBBY_KERNEL", built(image, "bin"));
     command.env("FAKE_BUILD_DEMO", built(image, "bin"));
     command.env("FAKE_QEMU", by_machine(image, &play(image, frames, script), REFUSAL));
     command
@@ -52,10 +53,10 @@ fn host_and_boot_tests_are_added_up_in_the_last_line() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(&mut test(&image, &good(&image), "exit 0"));
     shown.expect(0, &["boot tests on aarch64"]);
-    let cases = "aarch64: 7 cases: 6 passed, 0 failed, 1 skipped; ";
+    let cases = "aarch64: 8 cases: 7 passed, 0 failed, 1 skipped; ";
     let dma = "14 real DMA transfers, 10 refused DMAs checked\n";
     shown.expect(0, &[&format!("{cases}{dma}  1 skipped: needs QEMU 9.0 or newer\n")]);
-    assert_eq!(shown.last_line(), "11 passed, 0 failed, 1 skipped");
+    assert_eq!(shown.last_line(), "12 passed, 0 failed, 1 skipped");
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn an_image_that_no_machine_can_play_is_skipped_case_by_case() {
 fn with_an_architecture_or_a_filter_only_boot_tests_run() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(test(&image, &good(&image), "exit 0").args(["--arch", "aarch64"]));
-    assert_eq!((shown.code, shown.last_line()), (Some(0), "6 passed, 0 failed, 1 skipped"));
+    assert_eq!((shown.code, shown.last_line()), (Some(0), "7 passed, 0 failed, 1 skipped"));
 
     let shown = Shown::of(test(&image, &good(&image), "exit 0").args(["--arch", "aarch64", "map"]));
     assert_eq!((shown.code, shown.last_line()), (Some(0), "2 passed, 0 failed"));
@@ -133,7 +134,7 @@ fn host_tests_that_do_not_build_count_as_a_failure() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let mut command = test(&image, &good(&image), "exit 0");
     let shown = Shown::of(command.env("FAKE_HOST_TESTS", "exit 101"));
-    assert_eq!((shown.code, shown.last_line()), (Some(1), "6 passed, 1 failed, 1 skipped"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "7 passed, 1 failed, 1 skipped"));
 }
 
 #[test]
@@ -142,14 +143,14 @@ fn a_test_image_without_tests_is_a_failure() {
     let hello = [image.log("info", "hello")];
     let shown = Shown::of(&mut test(&image, &hello, "exit 0"));
     shown.expect(1, &["holds no test"]);
-    assert_eq!(shown.last_line(), "7 passed, 2 failed, 1 skipped");
+    assert_eq!(shown.last_line(), "8 passed, 2 failed, 1 skipped");
 }
 
 #[test]
 fn an_image_whose_qemu_dies_does_not_stop_the_sum() {
     let image = TestImage::new(&["map_one", "attach_one"]);
     let shown = Shown::of(&mut test(&image, &[image.running(1)], "kill -9 $$"));
-    assert_eq!((shown.code, shown.last_line()), (Some(1), "6 passed, 5 failed, 1 skipped"));
+    assert_eq!((shown.code, shown.last_line()), (Some(1), "6 passed, 6 failed, 1 skipped"));
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn a_machine_that_is_not_refused_is_a_failure() {
     let other = by_machine(&image, &play(&image, &good(&image), "exit 0"), "something else");
     let shown = Shown::of(command.env("FAKE_QEMU", other));
     shown.expect(1, &["a_machine_without_an_iommu_is_refused ... FAILED", "skipped (needs QEMU"]);
-    assert_eq!(shown.last_line(), "10 passed, 1 failed, 1 skipped");
+    assert_eq!(shown.last_line(), "11 passed, 1 failed, 1 skipped");
     let held = Shown::of(command.env("FAKE_QEMU", play(&image, &good(&image), "exit 0")));
     held.expect(1, &["a_machine_without_an_iommu_is_refused ... FAILED: passed"]);
 }
