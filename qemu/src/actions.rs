@@ -132,7 +132,7 @@ impl Tool {
         self.setting(machine.variant()).check(machine)?;
         let qemu = setup::qemu(&self.host, machine, self.options())?;
         let wanted = self.wanted_by(&image, machine);
-        let fits = wanted.iter().find(|one| one.lacks(machine, qemu.version).is_none());
+        let fits = wanted.iter().find(|one| one.lacks(machine, &qemu).is_none());
         let variant = fits.map_or(machine.variant(), |one| one.variant);
         let setting = Setting { variant, ..self.setting(variant) };
         let judged = self.boot_on(&image, machine, &qemu, Show::Story, setting)?;

@@ -49,6 +49,9 @@ impl Booter<'_> {
             story.allow_skips();
         }
         let mut decoder = image.decoder();
+        if self.machine.has_firmware(self.setting.variant) {
+            decoder.skip_text();
+        }
         let mut bytes = 0;
         let cmd = self.command_line(image);
         let disks = Disks::of(&image.name(), &image.path);

@@ -207,6 +207,8 @@ pub enum Variant {
     LargeGranule,
     /// One IOMMU on MMIO that serves the first root bus.
     MmioIommu,
+    /// As `mmio-iommu`, in supervisor mode under the firmware that comes with QEMU. On riscv64.
+    SupervisorMode,
     /// As `two-iommus`, but both block their devices from the start.
     BypassOff,
     /// One IOMMU on PCI with reserved regions of the user's, on a board without interrupt

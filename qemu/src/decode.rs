@@ -91,7 +91,13 @@ impl Image {
 
     /// Starts to decode what a run of this image writes.
     pub fn decoder(&self) -> Decoder<'_> {
-        Decoder { image: self, stream: self.table.new_stream_decoder(), bad: 0, tail: Vec::new() }
+        Decoder {
+            image: self,
+            stream: self.table.new_stream_decoder(),
+            bad: 0,
+            tail: Vec::new(),
+            is_text: false,
+        }
     }
 }
 
@@ -102,15 +108,32 @@ pub struct Decoder<'i> {
     bad: u64,
     /// Bytes after the last frame separator: an unfinished frame, or text that is none.
     tail: Vec<u8>,
+    /// Whether text of firmware comes, up to the first separator.
+    is_text: bool,
 }
 
 impl Decoder<'_> {
+    /// Drops what comes before the first frame separator: what firmware says. If there is no more, it
+    /// is what is unfinished.
+    pub fn skip_text(&mut self) {
+        self.is_text = true;
+    }
+
     /// Takes what arrived, returns the messages that are complete now.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Line> {
+        let end = bytes.iter().position(|byte| *byte == 0);
+        let bytes = match (self.is_text, end) {
+            (true, Some(end)) => &bytes[end + 1..],
+            _ => bytes,
+        };
+        self.is_text &= end.is_none();
         match bytes.iter().rposition(|byte| *byte == 0) {
             Some(at) => self.tail = bytes[at + 1..].to_vec(),
             None if self.tail.len() < MAX_TAIL => self.tail.extend_from_slice(bytes),
             None => {}
+        }
+        if self.is_text {
+            return Vec::new();
         }
         self.stream.received(bytes);
         let mut lines = Vec::new();
@@ -264,6 +287,27 @@ mod tests {
         assert_eq!(decoder.unfinished().as_deref(), Some("Data Abort!"));
         assert_eq!(decoder.feed(&test.log("info", "after")).len(), 0, "still the bad frame");
         assert_eq!(decoder.feed(&test.log("info", "after")).len(), 1, "in step again");
+    }
+
+    #[test]
+    fn text_of_firmware_is_dropped_up_to_the_first_separator() {
+        let test = TestImage::new(&["alpha"]);
+        let image = load(&test);
+        let text = b"OpenSBI v1\n___\r\n\0";
+        let bytes = [text, &*test.running(1), &*test.all_passed()].concat();
+        for size in [1, 7, 19, bytes.len()] {
+            let mut decoder = image.decoder();
+            decoder.skip_text();
+            let count = bytes.chunks(size).map(|part| decoder.feed(part).len()).sum::<usize>();
+            assert_eq!((decoder.bad_frames(), decoder.unfinished()), (0, None));
+            let mut plain = image.decoder();
+            assert_eq!(count, plain.feed(&bytes[text.len()..]).len());
+            assert!(count > 1);
+        }
+        let mut decoder = image.decoder();
+        decoder.skip_text();
+        assert_eq!(decoder.feed(b"OpenSBI v1"), []);
+        assert_eq!(decoder.unfinished().as_deref(), Some("OpenSBI v1"));
     }
 
     #[test]

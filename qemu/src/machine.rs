@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::cli::{Accel, Arch, Variant};
 use crate::cmd::Cmd;
 use crate::error::Error;
-use crate::setup::qemu::{MIN_VERSION, Version};
+use crate::setup::qemu::{MIN_VERSION, Qemu, Version};
 
 /// What the tool knows about one architecture.
 #[derive(Debug)]
@@ -25,9 +25,12 @@ pub struct Machine {
     pub qemu: &'static str,
     /// Debian's package with that program.
     pub qemu_package: &'static str,
+    /// The file with the board's firmware, which QEMU looks for in its folders of data, and Debian's
+    /// packages with it: the older and the newer one. For architectures where a machine wants it.
+    pub firmware: Option<(&'static str, &'static [&'static str])>,
     /// The machines that a test image runs on which asks for no other, and what they are; the demo
-    /// runs on the first.
-    pub tested: &'static [(Variant, &'static str)],
+    /// runs on the first, which every QEMU has.
+    pub tested: &'static [(Wanted, &'static str)],
     /// The command line of a variant, in the order in which QEMU must see it; none: there is no such
     /// machine.
     options: fn(Variant) -> Option<Options>,
@@ -46,12 +49,12 @@ type Options = &'static [&'static [&'static str]];
 impl Machine {
     /// Returns the variant that is taken without a choice.
     pub fn variant(&self) -> Variant {
-        self.tested.first().map_or(Variant::OneIommu, |(variant, _)| *variant)
+        self.tested.first().map_or(Variant::OneIommu, |(wanted, _)| wanted.variant)
     }
 
     /// Returns the variant with the most IOMMUs: what the examples run on.
     pub fn richest(&self) -> Variant {
-        let mut tested = self.tested.iter().map(|(variant, _)| *variant);
+        let mut tested = self.tested.iter().map(|(wanted, _)| wanted.variant);
         tested.find(|variant| *variant == Variant::TwoIommus).unwrap_or_else(|| self.variant())
     }
 
@@ -61,7 +64,19 @@ impl Machine {
         if !own.is_empty() {
             return own.into();
         }
-        self.tested.iter().map(|(variant, _)| Wanted::any(*variant)).collect()
+        let wanted = self.tested.iter().map(|(wanted, _)| *wanted);
+        wanted.filter(|one| one.only.is_none_or(|only| only == image)).collect()
+    }
+
+    /// The oldest QEMU that leaves none of the machines out that are tested.
+    pub fn whole_since(&self) -> Version {
+        self.tested.iter().map(|(wanted, _)| wanted.since).max().unwrap_or(MIN_VERSION)
+    }
+
+    /// Whether a variant starts with the board's firmware.
+    pub fn has_firmware(&self, variant: Variant) -> bool {
+        let options = (self.options)(variant).unwrap_or_default();
+        options.contains(&RISCV_VIRT_FIRMWARE)
     }
 
     /// Returns the exit code of the image behind the exit status of QEMU, if it is the image's.
@@ -103,26 +118,34 @@ pub struct Wanted {
     since: Version,
     /// The first version that has it no more.
     before: Option<Version>,
+    /// The only image that is run on it; none: each.
+    only: Option<&'static str>,
 }
 
 impl Wanted {
     /// One that every version has.
     pub const fn any(variant: Variant) -> Self {
-        Self { variant, since: MIN_VERSION, before: None }
+        Self { variant, since: MIN_VERSION, before: None, only: None }
     }
 
     const fn since(variant: Variant, since: Version) -> Self {
-        Self { variant, since, before: None }
+        Self { variant, since, before: None, only: None }
+    }
+
+    const fn only(variant: Variant, image: &'static str) -> Self {
+        Self { variant, since: MIN_VERSION, before: None, only: Some(image) }
     }
 
     /// Why this QEMU can't play it on this architecture, if it can't.
-    pub fn lacks(&self, machine: &Machine, have: Version) -> Option<String> {
+    pub fn lacks(&self, machine: &Machine, qemu: &Qemu) -> Option<String> {
+        let have = qemu.version;
         match self.before {
             _ if (machine.options)(self.variant).is_none() => {
                 Some(format!("{} has no such machine", machine.name))
             }
             _ if have < self.since => Some(format!("needs QEMU {} or newer", self.since)),
             Some(before) if have >= before => Some(format!("needs QEMU older than {before}")),
+            _ if machine.has_firmware(self.variant) => qemu.lacks_firmware.clone(),
             _ => None,
         }
     }
@@ -145,6 +168,7 @@ fn own_machines(image: &str) -> &'static [Wanted] {
                         variant: Variant::ReservedRegions,
                         since: MIN_VERSION,
                         before: Some(Version(8, 2)),
+                        only: None,
                     },
                     // Between the two nobody has looked which words are understood.
                     Wanted::since(Variant::ReservedRegionsJson, Version(10, 0)),
@@ -257,12 +281,14 @@ static AARCH64: Machine = Machine {
     packages: &["iommu-aarch64", "iommu-peer"],
     qemu: "qemu-system-aarch64",
     qemu_package: "qemu-system-arm",
+    firmware: None,
     tested: &[
-        (Variant::TwoIommus, "virt, one IOMMU on PCI and one on MMIO"),
-        (Variant::MmioIommu, "virt, one IOMMU on MMIO"),
+        (Wanted::any(Variant::TwoIommus), "virt, one IOMMU on PCI and one on MMIO"),
+        (Wanted::any(Variant::MmioIommu), "virt, one IOMMU on MMIO"),
     ],
     options: |variant| {
         Some(match variant {
+            Variant::SupervisorMode => return None,
             Variant::Bench => &[VIRT, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS],
             Variant::BenchQuick => {
                 &[VIRT, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS, QUICK_ARGUMENTS]
@@ -310,11 +336,12 @@ static X86_64: Machine = Machine {
     packages: &["iommu-x86_64", "iommu-harness", "iommu-peer"],
     qemu: "qemu-system-x86_64",
     qemu_package: "qemu-system-x86",
+    firmware: None,
     // QEMU refuses a second virtio-iommu-pci on a PC, and q35 has no bus for one on MMIO. microvm has,
     // and no other.
     tested: &[
-        (Variant::OneIommu, "q35, one IOMMU on PCI"),
-        (Variant::TwoIommus, "microvm, two IOMMUs on MMIO"),
+        (Wanted::any(Variant::OneIommu), "q35, one IOMMU on PCI"),
+        (Wanted::any(Variant::TwoIommus), "microvm, two IOMMUs on MMIO"),
     ],
     options: |variant| match variant {
         Variant::TwoIommus => Some(&[
@@ -369,7 +396,10 @@ static X86_64: Machine = Machine {
             MICROVM_ARGUMENTS,
         ]),
         // A PC has a region of its own for interrupt messages, and then takes no others.
-        Variant::MmioIommu | Variant::ReservedRegions | Variant::ReservedRegionsJson => None,
+        Variant::MmioIommu
+        | Variant::ReservedRegions
+        | Variant::ReservedRegionsJson
+        | Variant::SupervisorMode => None,
     },
     cpu: "qemu64",
     // A KVM inside a virtual machine may refuse to set what tells the CPU's flaws; QEMU then aborts.
@@ -383,8 +413,20 @@ static RISCV64: Machine = Machine {
     packages: &["iommu-riscv64", "iommu-harness"],
     qemu: "qemu-system-riscv64",
     qemu_package: "qemu-system-misc",
-    // QEMU 7.2 refuses a virtio-iommu-pci here, and there is no bridge to a second root bus.
-    tested: &[(Variant::MmioIommu, "virt, one IOMMU on MMIO")],
+    firmware: Some(("opensbi-riscv64-generic-fw_dynamic.bin", &["qemu-system-data", "opensbi"])),
+    // QEMU 7.2 refuses a virtio-iommu-pci here, 10.0 takes one; between the two nobody has looked. There
+    // is no bridge to a second root bus.
+    tested: &[
+        (Wanted::any(Variant::MmioIommu), "virt in machine mode, one IOMMU on MMIO"),
+        (
+            Wanted::since(Variant::OneIommu, Version(10, 0)),
+            "virt in machine mode, one IOMMU on PCI; QEMU 10.0 and newer",
+        ),
+        (
+            Wanted::only(Variant::SupervisorMode, "boot"),
+            "virt in supervisor mode under OpenSBI, one IOMMU on MMIO; for the image `boot`",
+        ),
+    ],
     options: |variant| match variant {
         Variant::Bench => {
             Some(&[RISCV_VIRT, BENCH_CONSOLE, MMIO, ROOT_IOMMU, BENCH_EDUS, RISCV_ARGUMENTS])
@@ -408,11 +450,18 @@ static RISCV64: Machine = Machine {
         Variant::AwBits39 => {
             Some(&[RISCV_VIRT, CONSOLE, MMIO, ROOT_IOMMU_39, ROOT_PORT, EDUS, RISCV_ARGUMENTS])
         }
+        Variant::SupervisorMode => Some(&[
+            RISCV_VIRT_FIRMWARE,
+            CONSOLE,
+            MMIO,
+            ROOT_IOMMU,
+            ROOT_PORT,
+            EDUS,
+            RISCV_ARGUMENTS,
+        ]),
+        Variant::OneIommu => Some(&[RISCV_VIRT, CONSOLE, MMIO, PCI_IOMMU, ROOT_PORT, EDUS]),
         // Regions of the user's are for an IOMMU on PCI.
-        Variant::TwoIommus
-        | Variant::OneIommu
-        | Variant::ReservedRegions
-        | Variant::ReservedRegionsJson => None,
+        Variant::TwoIommus | Variant::ReservedRegions | Variant::ReservedRegionsJson => None,
     },
     cpu: "rv64",
     kvm_cpu: "host",
@@ -432,7 +481,15 @@ fn debug_exit(status: i32) -> Option<i32> {
 const VIRT: &[&str] = &["-M", "virt", "-semihosting"];
 const Q35: &[&str] = &["-M", "q35", "-device", DEBUG_EXIT];
 const MICROVM: &[&str] = &["-M", "microvm,pcie=on", "-device", DEBUG_EXIT];
-const RISCV_VIRT: &[&str] = &["-M", "virt", "-bios", "none"];
+/// Without firmware the board starts at the beginning of RAM, wherever the image lies: there, two
+/// instructions (`auipc t0, 0x200`, `jr t0`) lead to the image, 2 MiB above.
+#[rustfmt::skip]
+const RISCV_VIRT: &[&str] = &[
+    "-M", "virt", "-bios", "none",
+    "-device", "loader,addr=0x80000000,data=0x0002806700200297,data-len=8",
+];
+/// The firmware that comes with QEMU, OpenSBI, starts the image in supervisor mode.
+const RISCV_VIRT_FIRMWARE: &[&str] = &["-M", "virt", "-bios", "default"];
 const DEBUG_EXIT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 /// Memory, and the console as all there is beside the devices that are named.
 const CONSOLE: &[&str] =
@@ -578,13 +635,17 @@ mod tests {
     fn an_image_runs_on_the_machines_that_this_qemu_has() {
         let on = |machine: &Machine, image, version| {
             let wanted = machine.wanted_by(image);
-            let fits = wanted.iter().filter(|wanted| wanted.lacks(machine, version).is_none());
+            let qemu = Qemu { path: "qemu".into(), version, lacks_firmware: None };
+            let fits = wanted.iter().filter(|wanted| wanted.lacks(machine, &qemu).is_none());
             fits.map(|wanted| wanted.variant).collect::<Vec<_>>()
         };
         let old = MIN_VERSION;
         assert_eq!(on(&AARCH64, "boot", old), [Variant::TwoIommus, Variant::MmioIommu]);
         assert_eq!(on(&X86_64, "boot", old), [Variant::OneIommu, Variant::TwoIommus]);
-        assert_eq!(on(&RISCV64, "boot", old), [Variant::MmioIommu]);
+        assert_eq!(on(&RISCV64, "boot", old), [Variant::MmioIommu, Variant::SupervisorMode]);
+        assert_eq!(on(&RISCV64, "unit", Version(9, 2)), [Variant::MmioIommu]);
+        assert_eq!(on(&RISCV64, "unit", Version(10, 0)), [Variant::MmioIommu, Variant::OneIommu]);
+        assert_eq!(on(&RISCV64, "boot", Version(10, 0)).len(), 3);
         for machine in all() {
             assert_eq!(on(machine, "bypass_off", old), [Variant::BypassOff]);
             assert_eq!(on(machine, "narrow", old), []);
@@ -595,10 +656,15 @@ mod tests {
         assert_eq!(on(&AARCH64, "reserved", Version(10, 0)), [Variant::ReservedRegionsJson]);
         assert_eq!(on(&X86_64, "reserved", old), []);
         let why = |machine: &Machine, image: &str| {
-            machine.wanted_by(image).iter().find_map(|wanted| wanted.lacks(machine, old))
+            let lacks_firmware = Some("no firmware".to_owned());
+            let qemu = Qemu { path: "qemu".into(), version: old, lacks_firmware };
+            let wanted = machine.wanted_by(image);
+            wanted.iter().filter_map(|wanted| wanted.lacks(machine, &qemu)).collect::<Vec<_>>()
         };
-        assert_eq!(why(&AARCH64, "narrow").as_deref(), Some("needs QEMU 9.0 or newer"));
-        assert_eq!(why(&RISCV64, "reserved").as_deref(), Some("riscv64 has no such machine"));
+        assert_eq!(why(&AARCH64, "narrow"), ["needs QEMU 9.0 or newer"; 2]);
+        assert_eq!(why(&RISCV64, "reserved"), ["riscv64 has no such machine"; 2]);
+        assert_eq!(why(&RISCV64, "boot"), ["needs QEMU 10.0 or newer", "no firmware"]);
+        assert_eq!(why(&AARCH64, "boot"), [""; 0]);
     }
 
     #[test]
@@ -629,12 +695,27 @@ mod tests {
     #[test]
     fn every_machine_is_tested_with_what_it_has() {
         for machine in all() {
-            assert_eq!(machine.variant(), machine.tested[0].0);
-            for (variant, _) in machine.tested {
-                let setting = Setting { variant: *variant, ..PLAIN };
+            assert_eq!(machine.variant(), machine.tested[0].0.variant);
+            for (wanted, _) in machine.tested {
+                let setting = Setting { variant: wanted.variant, ..PLAIN };
                 assert!(setting.check_on(machine, "x86_64", false).is_ok());
             }
         }
+    }
+
+    #[test]
+    fn firmware_starts_one_machine_and_the_image_the_others() {
+        for variant in [Variant::MmioIommu, Variant::OneIommu, Variant::SupervisorMode] {
+            let line = line_with(&RISCV64, Setting { variant, ..PLAIN }, "");
+            let has_firmware = variant == Variant::SupervisorMode;
+            assert_eq!(RISCV64.has_firmware(variant), has_firmware);
+            assert_eq!(line.contains("-bios default"), has_firmware, "{line}");
+            assert_eq!(line.contains("-device loader,addr=0x80000000,"), !has_firmware, "{line}");
+            assert_eq!(line.contains("iommu.mmio="), variant != Variant::OneIommu, "{line}");
+            assert!(Setting { variant, ..PLAIN }.has_one_iommu(&RISCV64));
+        }
+        assert_eq!(RISCV64.whole_since(), Version(10, 0));
+        assert_eq!(AARCH64.whole_since(), MIN_VERSION);
     }
 
     #[test]

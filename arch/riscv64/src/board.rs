@@ -2,7 +2,7 @@
 
 /// Everything of the image lies below this address; see `memory.ld`.
 pub const IMAGE_END: usize = 0x8200_0000;
-/// Nothing is translated, so RAM ends where the board ends it; the device tree lies below 3 GiB.
+/// Every address stands for itself, so RAM ends where the board ends it; the device tree lies below 3 GiB.
 pub const MAPPED_END: usize = 0xc000_0000;
 /// The UART, a 16550.
 pub(crate) const UART: usize = 0x1000_0000;

@@ -1,4 +1,5 @@
-//! How an image ends: with a code, by the board's test device.
+//! How an image ends: with a code, by the board's test device, which firmware leaves open to
+//! supervisor mode.
 #![expect(unsafe_code, reason = "writes a register at a fixed address")]
 
 use core::panic::PanicInfo;

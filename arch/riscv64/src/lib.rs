@@ -1,7 +1,8 @@
-//! Boot support for riscv64, for QEMU's `virt` board in machine mode (`-bios none`).
+//! Boot support for riscv64, for QEMU's `virt` board: in machine mode (`-bios none`), or in supervisor
+//! mode under OpenSBI (`-bios default`). One image runs in both and finds out in which it is.
 //!
-//! An image names its main function with [`entry!`], which runs without translation, interrupts
-//! masked, and exceptions reported.
+//! An image names its main function with [`entry!`], which runs with every address standing for itself,
+//! interrupts masked, and exceptions reported.
 #![no_std]
 
 mod board;
@@ -11,6 +12,7 @@ mod entry;
 mod exit;
 mod firmware;
 mod logger;
+mod translation;
 mod traps;
 
 pub use board::{IMAGE_END, MAPPED_END};

@@ -23,14 +23,18 @@ static UART: Once<Mutex<Uart16550<MmioBackend>>> = Once::new();
 /// Whether a frame is open. An exception in the middle of one drops it and begins its own.
 static OPEN: AtomicBool = AtomicBool::new(false);
 
-/// Sets the UART up. Frames from before are lost.
-pub fn init() {
+/// Sets the UART up. Frames from before are lost. After text of the firmware's, a frame separator ends
+/// it, so that the first frame is one.
+pub fn init(is_after_text: bool) {
     let address = NonNull::new(core::ptr::with_exposed_provenance_mut(board::UART));
     let Some(address) = address else { return };
     // SAFETY: the UART's registers, one byte each, which nothing else uses.
     let Ok(mut uart) = (unsafe { Uart16550::new_mmio(address, 1) }) else { return };
     if uart.init(Config::default()).is_ok() {
         UART.call_once(|| Mutex::new(uart));
+    }
+    if is_after_text {
+        send(&[0]);
     }
 }
 

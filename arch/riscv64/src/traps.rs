@@ -5,8 +5,6 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use riscv::register::{mcause, mepc, mtval};
-
 use crate::{exit, logger};
 
 /// The exit code of an image that took an exception.
@@ -20,40 +18,50 @@ global_asm!(
     ".global trap_stack_top",
     "trap_stack_top:",
     ".section .text.traps, \"ax\"",
-    ".global trap_taken",
-    ".balign 4",
-    "trap_taken:",
-    // The interrupted stack pointer is the argument; the own stack stays for a trap in the report.
+    // The interrupted stack pointer is an argument; the own stack stays for a trap in the report.
+    ".macro trap_taken mode",
     "mv a0, sp",
-    "csrr sp, mscratch",
+    "csrr sp, \\mode\\()scratch",
+    "csrr a1, \\mode\\()cause",
+    "csrr a2, \\mode\\()epc",
+    "csrr a3, \\mode\\()tval",
     "call {report}",
     "unimp",
+    ".endm",
+    ".global machine_trap_taken",
+    ".balign 4",
+    "machine_trap_taken:",
+    "trap_taken m",
+    ".global supervisor_trap_taken",
+    ".balign 4",
+    "supervisor_trap_taken:",
+    "trap_taken s",
     stack = const STACK_LEN,
     report = sym report,
 );
 
-extern "C" fn report(sp: u64) -> ! {
+extern "C" fn report(sp: u64, cause: u64, at: u64, address: u64) -> ! {
     static REPORTED: AtomicBool = AtomicBool::new(false);
     if REPORTED.swap(true, Ordering::Relaxed) {
         exit(EXCEPTION); // the report itself failed
     }
     // SAFETY: this function does not return, so what the trap interrupted does not go on.
     unsafe { logger::break_locks() };
-    let cause = mcause::read();
     defmt::error!(
-        "panicked: {=str} (cause {=usize:#x}), at {=usize:#x}, stack {=u64:#x}, address {=usize:#x}",
-        name(cause.code(), cause.is_interrupt()),
-        cause.bits(),
-        mepc::read(),
+        "panicked: {=str} (cause {=u64:#x}), at {=u64:#x}, stack {=u64:#x}, address {=u64:#x}",
+        name(cause),
+        cause,
+        at,
         sp,
-        mtval::read()
+        address
     );
     exit(EXCEPTION)
 }
 
-fn name(code: usize, is_interrupt: bool) -> &'static str {
-    match code {
-        _ if is_interrupt => "interrupt",
+fn name(cause: u64) -> &'static str {
+    const INTERRUPT: u64 = 1 << 63;
+    match cause {
+        _ if cause & INTERRUPT != 0 => "interrupt",
         0 => "misaligned instruction",
         1 => "instruction access fault",
         2 => "invalid instruction",
@@ -62,6 +70,9 @@ fn name(code: usize, is_interrupt: bool) -> &'static str {
         5 => "load access fault",
         6 => "misaligned store",
         7 => "store access fault",
+        12 => "instruction page fault",
+        13 => "load page fault",
+        15 => "store page fault",
         _ => "exception",
     }
 }

@@ -112,7 +112,7 @@ impl Tool {
     /// The machine that an image is booted on: the first of those that it wants and this QEMU has.
     fn place(&self, ready: &Ready, image: &Image) -> Option<Setting> {
         let wanted = self.wanted_by(image, ready.machine);
-        let lacks = |one: &crate::machine::Wanted| one.lacks(ready.machine, ready.qemu.version);
+        let lacks = |one: &crate::machine::Wanted| one.lacks(ready.machine, &ready.qemu);
         let variant = wanted.iter().find(|one| lacks(one).is_none())?.variant;
         Some(Setting { variant, fast_clock: true, ..self.setting(variant) })
     }

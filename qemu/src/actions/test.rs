@@ -88,8 +88,8 @@ impl Tool {
             filter.is_none_or(|filter| image.cases.iter().any(|case| case.contains(filter)))
         });
         if !images.is_empty() {
-            for (variant, what) in ready.machine.tested {
-                self.progress.line(format_args!("{}: {what}", report::variant(*variant)));
+            for (wanted, what) in ready.machine.tested {
+                self.progress.line(format_args!("{}: {what}", report::variant(wanted.variant)));
             }
         }
         for image in &images {
@@ -132,7 +132,7 @@ impl Tool {
         let (mut was_booted, mut lacks) = (false, None);
         for one in self.wanted_by(image, machine) {
             let name = report::image_on(&image.name(), one.variant);
-            if let Some(why) = one.lacks(machine, qemu.version) {
+            if let Some(why) = one.lacks(machine, qemu) {
                 self.progress.line(format_args!("image {name} ... skipped ({why})"));
                 lacks.get_or_insert(why);
                 continue;

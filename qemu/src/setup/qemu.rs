@@ -17,6 +17,8 @@ pub struct Qemu {
     pub path: PathBuf,
     /// What it says of itself.
     pub version: Version,
+    /// Why it can't start a machine with the board's firmware, if it can't.
+    pub lacks_firmware: Option<String>,
 }
 
 /// Major and minor number.
@@ -69,7 +71,25 @@ pub fn find(host: &dyn Host, machine: &Machine, given: Option<&Path>) -> Result<
             path.display()
         )));
     }
-    Ok(Qemu { path, version })
+    let lacks_firmware = lacks_firmware(host, machine, &path)?;
+    Ok(Qemu { path, version, lacks_firmware })
+}
+
+/// Why the firmware of the board can't be had, with the command that installs it; `None` if it is there
+/// or no machine wants it.
+fn lacks_firmware(
+    host: &dyn Host,
+    machine: &Machine,
+    qemu: &Path,
+) -> Result<Option<String>, Error> {
+    let Some((file, packages)) = machine.firmware else { return Ok(None) };
+    let answer = host.ask(&Cmd::new(qemu).args(["-L", "help"]))?;
+    let folders = answer.map_or_else(String::new, |answer| answer.stdout);
+    if folders.lines().any(|folder| host.exists(&Path::new(folder).join(file))) {
+        return Ok(None);
+    }
+    let command = apt::command(host, packages);
+    Ok(Some(format!("{file} is in no folder of this QEMU; to install it: {command}")))
 }
 
 /// Finds QEMU, or installs it if it is not there at all.
@@ -90,13 +110,14 @@ pub fn command(host: &dyn Host, machine: &Machine) -> String {
     apt::command(host, &[machine.qemu_package])
 }
 
-/// The oldest QEMU that leaves no case out.
+/// The oldest QEMU that leaves no case out that every architecture has.
 const WHOLE_VERSION: Version = Version(9, 0);
 
 /// How a newer QEMU can be had, for one that leaves cases out; `None` if it doesn't. Installing one is
 /// not ours to decide: nothing is changed.
 pub fn advice(host: &dyn Host, machine: &Machine, have: Version) -> Result<Option<String>, Error> {
-    if have >= WHOLE_VERSION {
+    let whole = machine.whole_since().max(WHOLE_VERSION);
+    if have >= whole {
         return Ok(None);
     }
     let package = machine.qemu_package;
@@ -106,7 +127,7 @@ pub fn advice(host: &dyn Host, machine: &Machine, have: Version) -> Result<Optio
         None => String::new(),
     };
     let offers = lists.lines().filter_map(offer);
-    let newest = offers.filter(|(version, _)| *version >= WHOLE_VERSION).max();
+    let newest = offers.filter(|(version, _)| *version >= whole).max();
     let how = match newest {
         Some((version, suite)) => {
             let suite = format!("--target-release={suite}");
@@ -115,7 +136,7 @@ pub fn advice(host: &dyn Host, machine: &Machine, have: Version) -> Result<Optio
         }
         None => format!("the package lists offer no newer {package}; --qemu takes another QEMU"),
     };
-    Ok(Some(format!("cases that need QEMU {WHOLE_VERSION} are skipped; {how}")))
+    Ok(Some(format!("cases that need QEMU {whole} are skipped; {how}")))
 }
 
 /// Reads a line of `apt-cache madison`: package, version and source, with the suite in the source.
@@ -205,6 +226,31 @@ mod tests {
         let none = advice(&FakeHost::user(), machine(), Version(8, 2)).expect("an answer");
         assert!(none.is_some_and(|told| told.contains("--qemu")));
         assert_eq!(advice(&host, machine(), Version(9, 0)).expect("an answer"), None);
+    }
+
+    #[test]
+    fn firmware_that_is_missing_is_no_trouble_but_a_reason_with_its_command() {
+        let machine = crate::machine::find(Some(crate::cli::Arch::Riscv64));
+        let host = || {
+            let host = FakeHost::root().program("apt-get").program(machine.qemu);
+            host.answers("--version", GOOD).answers("-L help", "/none\n/usr/share/data\n")
+        };
+        let lacks = |host: &FakeHost| find(host, machine, None).expect("found").lacks_firmware;
+        let why = lacks(&host()).expect("a reason");
+        assert!(why.contains("opensbi-riscv64-generic-fw_dynamic.bin is in no folder"), "{why}");
+        assert!(why.ends_with("qemu-system-data opensbi"), "{why}");
+        let there = "/usr/share/data/opensbi-riscv64-generic-fw_dynamic.bin";
+        assert_eq!(lacks(&host().file(there)), None);
+        assert!(host().commands().is_empty());
+    }
+
+    #[test]
+    fn an_architecture_with_more_in_newer_ones_is_advised_so() {
+        let machine = crate::machine::find(Some(crate::cli::Arch::Riscv64));
+        let told = advice(&FakeHost::user(), machine, Version(9, 2)).expect("an answer");
+        assert!(told.is_some_and(|told| told.contains("cases that need QEMU 10.0 are skipped")));
+        let none = advice(&FakeHost::user(), machine, Version(10, 0)).expect("an answer");
+        assert_eq!(none, None);
     }
 
     #[test]
