@@ -48,7 +48,7 @@ impl Table {
 
 /// The entry for what lies at a physical address: its page number begins at bit 10.
 fn to(address: u64, flags: u64) -> u64 {
-    address / PAGE << 10 | flags
+    ((address / PAGE) << 10) | flags
 }
 
 static ROOT: Table = Table::new();
