@@ -62,14 +62,11 @@ const PIECES: [NonZeroUsize; 2] = [NonZeroUsize::MIN, NonZeroUsize::new(3).unwra
 /// [`PlatformError`] names the method and what is wrong with it. All memory went back.
 pub fn check<P: Platform + ?Sized>(platform: &P) -> Result<(), PlatformError> {
     check_clock(platform)?;
-    for _ in 0..2 {
-        // Pages that were used come back zeroed too.
-        check_memory(platform)?;
-    }
-    Ok(())
+    check_memory(platform)
 }
 
-fn check_clock<P: Platform + ?Sized>(platform: &P) -> Result<(), PlatformError> {
+/// The first half: a driver needs the clock before it may touch memory.
+pub(crate) fn check_clock<P: Platform + ?Sized>(platform: &P) -> Result<(), PlatformError> {
     let first = platform.now_ns();
     for _ in 0..CLOCK_READS {
         let now = platform.now_ns();
@@ -84,7 +81,15 @@ fn check_clock<P: Platform + ?Sized>(platform: &P) -> Result<(), PlatformError> 
     Err(PlatformError::ClockStands { now_ns: first })
 }
 
-fn check_memory<P: Platform + ?Sized>(platform: &P) -> Result<(), PlatformError> {
+/// The second half. Memory goes back, so no device of an earlier driver may still run.
+pub(crate) fn check_memory<P: Platform + ?Sized>(platform: &P) -> Result<(), PlatformError> {
+    for _ in 0..2 {
+        try_memory(platform)?; // pages that were used come back zeroed too
+    }
+    Ok(())
+}
+
+fn try_memory<P: Platform + ?Sized>(platform: &P) -> Result<(), PlatformError> {
     let [one, other] = PIECES;
     let first = Piece::take(platform, one)?;
     let second = Piece::take(platform, other)?;

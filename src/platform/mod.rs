@@ -17,6 +17,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
 
 pub use check::{CLOCK_READS, PlatformError, check};
+#[cfg(feature = "virtio-iommu")]
+pub(crate) use check::{check_clock, check_memory};
 pub use identity::IdentityPlatform;
 
 use crate::addr::PhysAddr;

@@ -46,7 +46,7 @@ pub enum InitError {
     NoReset,
     /// The device gave up during start-up. `EIO`.
     NeedsReset,
-    /// The platform breaks its contract; the device was not touched. `EINVAL`.
+    /// The platform breaks its contract; the device was reset at most. `EINVAL`.
     Platform(PlatformError),
     /// There is no memory for the queues. `ENOMEM`.
     OutOfMemory,

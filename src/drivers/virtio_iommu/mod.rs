@@ -186,9 +186,10 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
             DEVICE_ID => {}
             device_id => return Err(InitError::NotAnIommu { device_id }),
         }
-        platform::check(&platform)?; // every wait below needs the clock
+        platform::check_clock(&platform)?; // every wait below needs it
         let quiet = reset(&platform, &transport, options.wait_limit_ns);
         let quiet = quiet.map_err(|_| InitError::NoReset)?;
+        platform::check_memory(&platform)?;
         let features = accept(&mut transport, &options)?;
         let config = Config::read(&transport, features, platform.page_size())?;
         let request_size = queue_size(&mut transport, REQUEST_QUEUE, 2)?;
