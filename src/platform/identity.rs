@@ -17,20 +17,22 @@ use crate::error::OutOfMemory;
 /// ```
 /// # #![allow(unsafe_code)]
 /// # use core::ptr::NonNull;
-/// # use std::alloc::{Layout, alloc, dealloc};
-/// # fn layout(pages: usize) -> Layout { Layout::from_size_align(pages * 4096, 4096).unwrap() }
-/// # mod clock { pub fn nanoseconds() -> u64 { std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 } }
+/// # mod clock {
+/// #     pub fn nanoseconds() -> u64 { std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 }
+/// # }
 /// # mod frames {
-/// #     pub fn alloc(pages: usize) -> *mut u8 { unsafe { std::alloc::alloc(super::layout(pages)) } }
-/// #     pub unsafe fn free(at: *mut u8, pages: usize) { unsafe { std::alloc::dealloc(at, super::layout(pages)) } }
+/// #     use std::alloc::{Layout, alloc, dealloc};
+/// #     fn layout(pages: usize) -> Layout { Layout::from_size_align(pages * 4096, 4096).unwrap() }
+/// #     pub fn alloc_run(pages: usize) -> *mut u8 { unsafe { alloc(layout(pages)) } }
+/// #     pub unsafe fn free_run(at: *mut u8, pages: usize) { unsafe { dealloc(at, layout(pages)) } }
 /// # }
 /// use iommu::platform::{IdentityPlatform, check};
 ///
 /// // SAFETY: memory is mapped one to one, cached and coherent; `frames` hands a page out once.
 /// static PLATFORM: IdentityPlatform = unsafe {
 ///     IdentityPlatform::new(
-///         |pages| NonNull::new(frames::alloc(pages.get())),
-///         |start, pages| frames::free(start.as_ptr(), pages.get()),
+///         |pages| NonNull::new(frames::alloc_run(pages.get())),
+///         |start, pages| frames::free_run(start.as_ptr(), pages.get()),
 ///         clock::nanoseconds,
 ///     )
 /// };
