@@ -11,6 +11,7 @@ mod exit;
 mod firmware;
 mod level;
 mod logger;
+pub mod second;
 mod vectors;
 
 pub use aarch64_rt::entry;
