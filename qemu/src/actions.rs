@@ -14,6 +14,7 @@ use crate::decode::Image;
 use crate::error::Error;
 use crate::image::{self, Which};
 use crate::interrupt::Interrupt;
+use crate::load::Amount;
 use crate::machine::{self, Machine, Setting};
 use crate::process::{self, End};
 use crate::progress::Progress;
@@ -23,14 +24,19 @@ use crate::setup::qemu::Qemu;
 use crate::setup::toolchain::{self, Toolchain};
 use crate::setup::{self, Options};
 use crate::verdict::{Judged, Verdict};
+use test::Asked;
 
 /// Does what was asked; a bad verdict is exit status 1, not an error.
 pub fn run(cli: Cli, interrupt: Interrupt) -> Result<ExitCode, Error> {
     let tool = Tool::new(cli.common, interrupt);
     match cli.action {
         None => tool.demo(),
-        Some(Action::Test { filter, mutants: true, all }) => tool.mutants(filter.as_deref(), all),
-        Some(Action::Test { filter, .. }) => tool.test(filter.as_deref()),
+        Some(Action::Test { filter, mutants: true, all, .. }) => {
+            tool.mutants(filter.as_deref(), all)
+        }
+        Some(Action::Test { filter, long, .. }) => {
+            tool.test(Asked { filter: filter.as_deref(), long })
+        }
         Some(Action::Example { name }) => tool.examples(name.as_deref()),
         Some(Action::Bench(args)) => tool.bench(&args),
         Some(Action::Setup { check }) => tool.setup(check),
@@ -207,9 +213,20 @@ impl Tool {
         show: Show,
         setting: Setting,
     ) -> Result<Judged, Error> {
-        let limit = self.common.limit(BOOT_LIMIT);
-        let interrupt = &self.host.interrupt;
-        let (qemu, arguments) = (&*qemu.path, "");
+        self.boot_with(image, machine, qemu, show, setting, Amount::of(&image.name(), false))
+    }
+
+    fn boot_with(
+        &self,
+        image: &Image,
+        machine: &Machine,
+        qemu: &Qemu,
+        show: Show,
+        setting: Setting,
+        Amount { arguments, limit }: Amount,
+    ) -> Result<Judged, Error> {
+        let limit = self.common.limit(limit);
+        let (qemu, interrupt) = (&*qemu.path, &self.host.interrupt);
         self.watch(&Booter { qemu, machine, setting, arguments, limit, interrupt }, image, show)
     }
 
@@ -248,9 +265,6 @@ impl Tool {
         }
     }
 }
-
-/// How many seconds a boot may take.
-const BOOT_LIMIT: u64 = 60;
 
 /// Which messages of an image are shown.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -46,6 +46,13 @@ pub enum Action {
         /// With --mutants: go on after the first case that notices, and report all of them.
         #[arg(long, requires = "mutants")]
         all: bool,
+        /// Give the image `load` the large numbers: 1 000 000 mappings in one domain, 1 048 576 cycles
+        /// of map and unmap, 65 536 operations on each of two CPUs. Takes minutes.
+        ///
+        /// Without it the numbers are a tenth and less. The limit of its boot is 1200 seconds instead
+        /// of 120. `cargo qemu test --long --arch aarch64 load_` runs it alone.
+        #[arg(long, conflicts_with = "mutants")]
+        long: bool,
     },
     /// Boot the examples of `examples/bare_metal` and show what they tell.
     Example {
@@ -147,7 +154,8 @@ pub struct Common {
     /// Exact instruction counts (-icount shift=0); slower.
     #[arg(long, global = true)]
     pub icount: bool,
-    /// Limit for each boot: 60 seconds without a choice, and 1200 for a benchmark.
+    /// Limit for each boot: 60 seconds without a choice, 120 for the image `load`, and 1200 for a
+    /// benchmark or a long load.
     #[arg(long, global = true, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: Option<u64>,
@@ -197,6 +205,8 @@ pub enum Variant {
     Bench,
     /// The same, with the request to measure at most 10 000 mappings.
     BenchQuick,
+    /// The same, with a second CPU where an image can start one.
+    Load,
     /// Two IOMMUs, each with its own root bus.
     TwoIommus,
     /// One IOMMU that serves all buses.
@@ -247,6 +257,7 @@ mod tests {
         assert_eq!(kind(&["--timeout", "0"]), ErrorKind::ValueValidation);
         assert_eq!(kind(&["test", "one", "two"]), ErrorKind::UnknownArgument);
         assert_eq!(kind(&["test", "--all"]), ErrorKind::MissingRequiredArgument);
+        assert_eq!(kind(&["test", "--long", "--mutants"]), ErrorKind::ArgumentConflict);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::Path;
 use crate::cli::{Accel, Arch, Variant};
 use crate::cmd::Cmd;
 use crate::error::Error;
+use crate::load;
 use crate::setup::qemu::{MIN_VERSION, Qemu, Version};
 
 /// What the tool knows about one architecture.
@@ -160,6 +161,7 @@ pub fn asks(image: &str) -> bool {
 /// others run on.
 fn own_machines(image: &str) -> &'static [Wanted] {
     match image {
+        load::IMAGE => const { &[Wanted::any(Variant::Load)] },
         "bypass_off" => const { &[Wanted::any(Variant::BypassOff)] },
         "reserved" => {
             const {
@@ -293,6 +295,7 @@ static AARCH64: Machine = Machine {
             Variant::BenchQuick => {
                 &[VIRT, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS, QUICK_ARGUMENTS]
             }
+            Variant::Load => &[VIRT, TWO_CPUS, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS],
             Variant::TwoIommus => {
                 &[VIRT, CONSOLE, MMIO, PXB, PCI_IOMMU, PX_IOMMU, PX_PORT, EDUS, VIRT_ARGUMENTS]
             }
@@ -355,7 +358,7 @@ static X86_64: Machine = Machine {
             EDUS,
             MICROVM_ARGUMENTS,
         ]),
-        Variant::Bench => Some(&[Q35, BENCH_CONSOLE, BENCH_IOMMU, BENCH_EDUS]),
+        Variant::Bench | Variant::Load => Some(&[Q35, BENCH_CONSOLE, BENCH_IOMMU, BENCH_EDUS]),
         Variant::BenchQuick => {
             Some(&[Q35, BENCH_CONSOLE, BENCH_IOMMU, BENCH_EDUS, QUICK_ARGUMENTS])
         }
@@ -428,7 +431,7 @@ static RISCV64: Machine = Machine {
         ),
     ],
     options: |variant| match variant {
-        Variant::Bench => {
+        Variant::Bench | Variant::Load => {
             Some(&[RISCV_VIRT, BENCH_CONSOLE, MMIO, ROOT_IOMMU, BENCH_EDUS, RISCV_ARGUMENTS])
         }
         Variant::BenchQuick => {
@@ -497,6 +500,7 @@ const CONSOLE: &[&str] =
 /// The same with memory for a million mappings.
 const BENCH_CONSOLE: &[&str] =
     &["-m", "4G", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"];
+const TWO_CPUS: &[&str] = &["-smp", "2"];
 const GIC_3: &[&str] = &["-machine", "gic-version=3"];
 #[rustfmt::skip] // one option with its value per line
 const MMIO: &[&str] = &[
@@ -648,6 +652,7 @@ mod tests {
         assert_eq!(on(&RISCV64, "boot", Version(10, 0)).len(), 3);
         for machine in all() {
             assert_eq!(on(machine, "bypass_off", old), [Variant::BypassOff]);
+            assert_eq!(on(machine, "load", old), [Variant::Load]);
             assert_eq!(on(machine, "narrow", old), []);
             let new = Version(10, 0);
             assert_eq!(on(machine, "narrow", new), [Variant::AwBits32, Variant::AwBits39]);
@@ -737,13 +742,15 @@ mod tests {
 
     #[test]
     fn what_is_measured_runs_on_the_machine_that_linux_is_measured_on() {
-        let variants = [Variant::Bench, Variant::BenchQuick];
+        let variants = [Variant::Bench, Variant::BenchQuick, Variant::Load];
         for (machine, variant) in all().into_iter().flat_map(|one| variants.map(|v| (one, v))) {
             let setting = Setting { variant, icount: true, ..PLAIN };
             let line = line_with(machine, setting, "");
             assert_eq!(line.matches("-device edu,addr=0x").count(), 8, "{line}");
             assert!(setting.has_one_iommu(machine), "{line}");
             assert_eq!(line.contains("bench.most=10000"), variant == Variant::BenchQuick);
+            let has_two_cpus = machine.name == "aarch64" && variant == Variant::Load;
+            assert_eq!(line.contains("-smp 2"), has_two_cpus, "{line}");
             assert_eq!(line.contains("iommu.mmio="), machine.name == "riscv64");
             assert!(line.contains("-m 4G") && line.contains("-icount shift=0"), "{line}");
         }

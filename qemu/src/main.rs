@@ -19,6 +19,7 @@ mod host_tests;
 mod image;
 mod interrupt;
 mod lifeline;
+mod load;
 mod machine;
 mod process;
 mod progress;

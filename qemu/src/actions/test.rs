@@ -8,12 +8,22 @@ use crate::decode::Image;
 use crate::error::Error;
 use crate::host_tests;
 use crate::image::Which;
+use crate::load::Amount;
 use crate::machine::{self, Machine, Setting, Wanted};
 use crate::report::{self, Totals};
 use crate::setup::qemu::{Qemu, Version};
 use crate::setup::toolchain::Toolchain;
 use crate::summary::Summary;
 use crate::verdict::Verdict;
+
+/// What was asked for.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// Only cases whose name contains this.
+    pub filter: Option<&'a str>,
+    /// Whether the load is a long one.
+    pub long: bool,
+}
 
 /// An architecture whose tests can run.
 pub struct Ready {
@@ -23,7 +33,8 @@ pub struct Ready {
 }
 
 impl Tool {
-    pub fn test(&self, filter: Option<&str>) -> Result<ExitCode, Error> {
+    pub fn test(&self, asked: Asked<'_>) -> Result<ExitCode, Error> {
+        let filter = asked.filter;
         // All of the set-up comes first: a run that can't be whole should not begin.
         let ready = self.ready()?;
         let mut totals = Totals::default();
@@ -35,7 +46,7 @@ impl Tool {
         for ready in &ready {
             self.progress.line(format_args!("\nboot tests on {}", ready.machine.name));
             let mut summary = Summary::default();
-            self.test_machine(ready, filter, &mut summary)?;
+            self.test_machine(ready, asked, &mut summary)?;
             totals.add(summary.totals);
             summaries.push((ready.machine.name, summary));
         }
@@ -70,9 +81,10 @@ impl Tool {
     fn test_machine(
         &self,
         ready: &Ready,
-        filter: Option<&str>,
+        asked: Asked<'_>,
         summary: &mut Summary,
     ) -> Result<(), Error> {
+        let filter = asked.filter;
         let paths = match self.build(Which::Tests, ready.machine, &ready.toolchain) {
             Ok(paths) => paths,
             Err(error) => return self.failed(error, summary),
@@ -93,7 +105,7 @@ impl Tool {
             }
         }
         for image in &images {
-            self.test_image(image, ready, filter, summary)?;
+            self.test_image(image, ready, asked, summary)?;
         }
         for done in
             [self.test_examples(ready, filter, summary), self.test_refused(ready, filter, summary)]
@@ -125,10 +137,12 @@ impl Tool {
         &self,
         image: &Image,
         ready: &Ready,
-        filter: Option<&str>,
+        asked: Asked<'_>,
         summary: &mut Summary,
     ) -> Result<(), Error> {
         let Ready { machine, qemu, .. } = ready;
+        let Asked { filter, long } = asked;
+        let amount = Amount::of(&image.name(), long);
         let (mut was_booted, mut lacks) = (false, None);
         for one in self.wanted_by(image, machine) {
             let name = report::image_on(&image.name(), one.variant);
@@ -139,7 +153,7 @@ impl Tool {
             }
             was_booted = true;
             let setting = Setting { variant: one.variant, ..self.setting(one.variant) };
-            match self.boot_on(image, machine, qemu, Show::Details, setting) {
+            match self.boot_with(image, machine, qemu, Show::Details, setting, amount) {
                 Ok(judged) if image.expected().is_none() => {
                     let why = "holds no test; is it built with defmt-test?";
                     self.progress.line(format_args!("image {name}: FAILED: {why}"));

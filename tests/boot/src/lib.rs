@@ -17,6 +17,9 @@
 //! - `cases`: the cases of this machine alone, plain functions, the same on every architecture.
 #![no_std]
 
+#[cfg(target_arch = "aarch64")]
+extern crate alloc;
+
 pub mod bench;
 pub mod cases;
 pub mod engines;

@@ -22,8 +22,9 @@ mod mapping;
 mod memory;
 mod meter;
 mod rig;
-mod slab;
+pub(crate) mod slab;
 
+pub(crate) use growth::Random;
 pub use rig::Rig;
 
 use crate::machine::Machine;

@@ -1,4 +1,4 @@
-//! Where the library's nodes come from while it is measured: a free list per size, as a kernel's slab
+//! Where the library's nodes come from while it is measured, or has much to carry: a free list per size, as a kernel's slab
 //! has, so that a node costs the same whatever was allocated before.
 //!
 //! Sizes are rounded up to 16 bytes, above 1 KiB to a power of two. Memory that was handed out once
