@@ -24,6 +24,7 @@ mod meter;
 mod rig;
 pub(crate) mod slab;
 
+#[cfg(target_arch = "aarch64")] // for the load from two CPUs
 pub(crate) use growth::Random;
 pub use rig::Rig;
 
