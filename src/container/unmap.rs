@@ -105,11 +105,12 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         }
         let taken = domain.take_exact(range);
         drop(holders);
-        if let Ok(None) = taken {
-            return Ok(Err(state));
-        }
+        let mut run = match taken {
+            Ok(Some(run)) => run,
+            Ok(None) => return Ok(Err(state)), // not one run, or not at rest
+            Err(_) => return Err(UnmapDmaError::Io.into()), // all is as it was, the unit is given up
+        };
         state.operations.dom_unmap += 1;
-        let Some(mut run) = taken.map_err(|_| UnmapDmaError::Io)? else { return Ok(Err(state)) };
         run.prot.remove(Prot::CACHE); // the unit's; the provider has never seen it
         state.mappings.remove(range.first());
         state.free_mappings += 1;
