@@ -4,7 +4,7 @@
 //! Not a feature, so nothing that depends on the crate can turn it on: the marks in the code are
 //! compiled only with `--cfg iommu_sabotage`, which `cargo qemu test --mutants` passes, only for
 //! targets without an operating system, and only with debug assertions. Even then all is well until
-//! [`choose`] is called, as the boot images do for the argument `sabotage=NAME`. The marks are the
+//! `choose` is called, as the boot images do for the argument `sabotage=NAME`. The marks are the
 //! macros of `mark.rs`. No lock: one atomic.
 //!
 //! The tool includes this file for the list.

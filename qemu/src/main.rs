@@ -5,7 +5,7 @@
 //! has), [`image`] (cargo builds the images), [`machine`] (the QEMU command line), [`boot`] (one QEMU
 //! process with its limits), [`disk`] (the disks that some images get), [`decode`] (defmt frames to
 //! text), [`verdict`] (what it means), [`report`] (what is counted and shown) and [`summary`] (what an
-//! architecture came to). [`bench`] counts what operations cost. [`process`] starts and ends every child.
+//! architecture came to). [`mod@bench`] counts what operations cost. [`process`] starts and ends every child.
 
 mod actions;
 mod bench;

@@ -49,7 +49,7 @@ pub fn write(results: &Results, root: &Path, dir: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// As [`write`]; [`Error::Failed`] also if the page has no place for them.
+/// As [`write()`]; [`Error::Failed`] also if the page has no place for them.
 pub fn document(results: &Results, root: &Path) -> Result<(), Error> {
     let peers = beside::load(results, root)?;
     let page = root.join(PAGE);

@@ -3,7 +3,7 @@
 //!
 //! A run goes like this: [`kernel`] (Debian's, fetched by [`packages`] or given), [`modules`] (those it
 //! needs, in order), [`archive`] (with the program of `qemu/peer`), [`run`] (one boot per [`Setup`]),
-//! [`told`] with [`trace`] (what the program and QEMU say), and [`side`] (both systems side by side).
+//! [`told`] with [`trace`] (what the program and QEMU say), and [`mod@side`] (both systems side by side).
 //!
 //! Numbers of instructions are the program's: a whole system call each. Requests and notifies are
 //! counted by QEMU.
