@@ -1,7 +1,8 @@
 //! The tool as cargo's compiler wrapper: one more `--cfg` for the packages of the workspace.
 //!
 //! `RUSTFLAGS` would do the same for every dependency and the standard library as well, which would all
-//! be built once more. Cargo keeps what a wrapper built apart from what was built without.
+//! be built once more. Cargo keeps what a wrapper built apart from what was built without. What is
+//! built for the host on the way, as build scripts need it, stays as it is.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -22,7 +23,33 @@ pub fn run(cfg: &OsStr) -> ExitCode {
         eprintln!("error: {VARIABLE} is for cargo: the first argument must be a compiler");
         return ExitCode::from(2);
     };
-    let error = Command::new(&compiler).args(args).arg("--cfg").arg(cfg).exec();
+    let args: Vec<_> = args.collect();
+    let mut command = Command::new(&compiler);
+    if is_for_a_target(&args) {
+        command.arg("--cfg").arg(cfg);
+    }
+    let error = command.args(args).exec();
     eprintln!("error: cannot start {}: {error}", compiler.display());
     ExitCode::FAILURE
+}
+
+/// Whether the compiler is asked for something else than what runs on the host: cargo names a target
+/// then, and none for the host.
+fn is_for_a_target(args: &[OsString]) -> bool {
+    args.iter().any(|arg| arg == "--target" || arg.as_encoded_bytes().starts_with(b"--target="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_built_for_a_target_takes_the_cfg() {
+        let asked =
+            |args: &[&str]| is_for_a_target(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(asked(&["src/lib.rs", "--target", "aarch64-unknown-none"]));
+        assert!(asked(&["src/lib.rs", "--target=aarch64-unknown-none"]));
+        assert!(!asked(&["build.rs", "--crate-name", "build_script_build"]));
+        assert!(!asked(&["-vV"]));
+    }
 }
