@@ -25,10 +25,11 @@ pub fn run(cfg: &OsStr) -> ExitCode {
     };
     let args: Vec<_> = args.collect();
     let mut command = Command::new(&compiler);
+    command.args(&args);
     if is_for_a_target(&args) {
         command.arg("--cfg").arg(cfg);
     }
-    let error = command.args(args).exec();
+    let error = command.exec();
     eprintln!("error: cannot start {}: {error}", compiler.display());
     ExitCode::FAILURE
 }

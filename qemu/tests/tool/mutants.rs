@@ -120,9 +120,13 @@ fn the_build_goes_through_the_tool_which_adds_the_mark() {
     let wrapper = format!("wrapper {} iommu_sabotage", env!("CARGO_BIN_EXE_iommu-qemu"));
     shown.expect(1, &[&wrapper]);
 
-    let mut command = tool();
-    command.env("IOMMU_QEMU_WRAPPER_CFG", "iommu_sabotage").args(["echo", "--crate-name", "x"]);
-    let shown = Shown::of(&mut command);
-    assert_eq!(shown.stdout, "--crate-name x --cfg iommu_sabotage\n");
+    let wrapped = |args: &[&str]| {
+        let mut command = tool();
+        command.env("IOMMU_QEMU_WRAPPER_CFG", "iommu_sabotage").arg("echo").args(args);
+        Shown::of(&mut command).stdout
+    };
+    let for_a_target = wrapped(&["--crate-name", "x", "--target", "t"]);
+    assert_eq!(for_a_target, "--crate-name x --target t --cfg iommu_sabotage\n");
+    assert_eq!(wrapped(&["--crate-name", "x"]), "--crate-name x\n", "a build script, for the host");
     Shown::of(tool().env("IOMMU_QEMU_WRAPPER_CFG", "x")).expect(2, &["must be a compiler"]);
 }
