@@ -71,12 +71,12 @@ impl DmaBuffer {
         u16::from_le(unsafe { place.read_volatile() })
     }
 
-    /// Reads a little-endian `u32`.
+    /// Reads a little-endian `u64`.
     #[inline]
-    pub(crate) fn read_u32(&self, offset: usize) -> u32 {
-        let Some(place) = self.place::<u32>(offset) else { return 0 };
+    pub(crate) fn read_u64(&self, offset: usize) -> u64 {
+        let Some(place) = self.place::<u64>(offset) else { return 0 };
         // SAFETY: `place` checked bounds and alignment; the memory is live while `len` is not 0.
-        u32::from_le(unsafe { place.read_volatile() })
+        u64::from_le(unsafe { place.read_volatile() })
     }
 
     /// Writes a byte.
@@ -165,7 +165,7 @@ mod tests {
         assert!(all.iter().all(|byte| *byte == 0));
         buffer.write_u64(PAGE_SIZE - 8, 0x0102_0304_0506_0708);
         assert_eq!(buffer.read_u16(PAGE_SIZE - 2), 0x0102, "little endian");
-        assert_eq!(buffer.read_u32(PAGE_SIZE - 3), 0);
+        assert_eq!((buffer.read_u16(PAGE_SIZE - 1), buffer.read_u64(PAGE_SIZE - 4)), (0, 0));
     }
 
     #[test]

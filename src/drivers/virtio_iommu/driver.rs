@@ -362,6 +362,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
     }
 
     /// One MAP per run; on a failure, one UNMAP for each that was done or may have been.
+    #[inline(always)]
     fn map_all(
         &self,
         requests: &mut Requests,

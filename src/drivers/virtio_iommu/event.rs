@@ -59,7 +59,9 @@ impl Events {
         let buffers = buffers.inspect_err(|_| queue.release(platform, quiet))?;
         let mut events = Self { queue, buffers, faults: 0, bad_faults: 0, notifies: 0 };
         while let Some(chain) = events.queue.reserve() {
-            events.post(chain);
+            let at = events.buffers.device(usize::from(chain) * STRIDE);
+            events.queue.lay(chain, None, Segment { at, len: EVENT_LEN as u32 });
+            events.queue.push(chain, 0);
         }
         Ok(events)
     }
@@ -90,9 +92,7 @@ impl Events {
         let Some(used) = self.queue.pop(platform)? else { return Ok(None) };
         let mut bytes = [0; EVENT_LEN];
         self.buffers.read_bytes(usize::from(used.chain) * STRIDE, &mut bytes);
-        while let Some(chain) = self.queue.reserve() {
-            self.post(chain);
-        }
+        self.queue.push(used.chain, 0);
         let fault = if used.len as usize == EVENT_LEN { decode(&bytes) } else { None };
         Ok(Some(match fault {
             Some(fault) => {
@@ -111,11 +111,6 @@ impl Events {
     pub(super) fn release<P: Platform>(&mut self, platform: &P, quiet: &Quiet) {
         self.queue.release(platform, quiet);
         self.buffers.release(platform, quiet);
-    }
-
-    fn post(&mut self, chain: u16) {
-        let at = self.buffers.device(usize::from(chain) * STRIDE);
-        self.queue.push(chain, None, Segment { at, len: EVENT_LEN as u32 });
     }
 }
 

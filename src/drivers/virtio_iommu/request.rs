@@ -8,7 +8,7 @@
 //! [`Requests::look`] takes in what has come back since. Whoever waits first sees everything that
 //! was started before to its end, so requests never overtake each other across calls.
 
-use zerocopy::IntoBytes;
+use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 use super::tickets::Tickets;
 use super::wire::{
@@ -34,21 +34,33 @@ pub(super) const REQUEST_QUEUE: u16 = 0;
 /// The most requests of one batch: two descriptors each.
 pub(super) const MAX_BATCH: usize = MAX_QUEUE_SIZE as usize / 2;
 
-/// Bytes per slot: the longest request, its tail, and the rest of a cache line.
+/// Bytes per slot: a cache line.
 const SLOT_LEN: usize = 64;
-/// Where the writable part of a slot starts.
-const TAIL_OFFSET: usize = 40;
-const _: () = assert!(size_of::<MapReq>() <= TAIL_OFFSET);
-const _: () = assert!(TAIL_OFFSET + size_of::<ReqTail>() <= SLOT_LEN);
+const _: () = assert!(size_of::<Slot<MapReq>>() <= SLOT_LEN);
+/// Where the readable part of a slot starts; the writable one is before it.
+const REQUEST_OFFSET: usize = core::mem::offset_of!(Slot<MapReq>, request);
 
 const TAIL_LEN: u32 = size_of::<ReqTail>() as u32;
 
 /// Where the writable part of the PROBE buffer starts.
 const PROBE_REPLY: usize = size_of::<ProbeReq>();
 
+/// The chain that a PROBE goes into.
+const PROBE_CHAIN: u16 = 0;
+
 /// How long a batch takes before the device is asked whether it gave up; doubled each time, because
 /// asking is an exit.
 const FIRST_STATUS_CHECK_NS: u64 = 1_000_000;
+
+/// A request with what its answer overwrites, written in one go.
+#[derive(Clone, Copy, Immutable, IntoBytes)]
+#[repr(C)]
+struct Slot<T: Unaligned> {
+    tail: ReqTail,
+    /// The request is aligned to 8.
+    unused: [u8; 4],
+    request: T,
+}
 
 /// A request of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -124,8 +136,6 @@ pub(super) struct Requests {
     /// For PROBE, which is sent alone (QEMU before 7.2.5 garbles what follows it in a batch).
     probe: DmaBuffer,
     probe_size: u32,
-    /// For each chain, the place of its request in the batch that is waited for.
-    places: [u8; MAX_BATCH],
     /// The answers of the last batch that was waited for, in the order of its requests. Here, so
     /// that nobody copies them.
     answers: [Answer; MAX_BATCH],
@@ -187,18 +197,29 @@ impl Requests {
             slots.release(platform, quiet);
             queue.release(platform, quiet);
         })?;
-        Ok(Self {
+        let mut requests = Self {
             queue,
             slots,
             probe,
             probe_size,
-            places: [0; MAX_BATCH],
             answers: [Answer::Unclear; MAX_BATCH],
             owners: [None; MAX_BATCH],
             tickets: Tickets::default(),
             out: 0,
             counters: Counters::default(),
-        })
+        };
+        for chain in 0..requests.queue.chains() {
+            requests.lay(chain);
+        }
+        Ok(requests)
+    }
+
+    /// Shows the device the slot of a chain.
+    fn lay(&mut self, chain: u16) {
+        let slot = usize::from(chain) * SLOT_LEN;
+        let readable = Segment { at: self.slots.device(slot + REQUEST_OFFSET), len: 0 };
+        let writable = Segment { at: self.slots.device(slot), len: TAIL_LEN };
+        self.queue.lay(chain, Some(readable), writable);
     }
 
     pub(super) fn setup(&self) -> QueueSetup {
@@ -214,13 +235,26 @@ impl Requests {
 
     /// Sends the next requests of `requests`, as many as the ring holds, under one notify, and
     /// waits for all of them.
+    #[inline(always)]
     pub(super) fn send<P: Platform, T: Transport>(
         &mut self,
         unit: &Unit<'_, P, T>,
         requests: &mut impl Iterator<Item = Request>,
     ) -> Result<Sent, Dead> {
-        self.finish_started(unit)?;
-        let (count, more) = self.submit(unit, requests, None);
+        if self.out > 0 {
+            self.finish_started(unit)?;
+        }
+        // Nothing is in flight: the n-th request goes into the n-th chain.
+        let (mut count, mut more) = (0, true);
+        for chain in 0..self.queue.chains() {
+            let Some(request) = requests.next() else {
+                more = false;
+                break;
+            };
+            self.put(chain, &request);
+            count += 1;
+        }
+        self.publish(unit, false);
         let clean = self.collect(unit, count)?;
         Ok(Sent { count, clean, more })
     }
@@ -241,11 +275,22 @@ impl Requests {
         self.look(unit)?;
         let ticket = self.tickets.open(Wait::started(unit), unmap);
         let Some(ticket) = ticket else { return Ok(None) };
-        let (sent, _) = self.submit(unit, requests, Some(ticket));
+        let mut sent = 0;
+        for _ in 0..self.queue.room() {
+            let Some(request) = requests.next() else { break };
+            let Some(chain) = self.queue.reserve() else { break }; // there is room
+            if let Some(owner) = self.owners.get_mut(usize::from(chain)) {
+                *owner = Some(ticket);
+            }
+            self.tickets.sent(ticket);
+            self.put(chain, &request);
+            sent += 1;
+        }
         if sent == 0 {
             self.tickets.close(ticket);
             return Ok(None);
         }
+        self.publish(unit, true);
         self.out += sent;
         Ok(Some((ticket, sent)))
     }
@@ -267,6 +312,7 @@ impl Requests {
     }
 
     /// Waits until no started request is out.
+    #[cold]
     fn finish_started<P: Platform, T: Transport>(
         &mut self,
         unit: &Unit<'_, P, T>,
@@ -283,6 +329,7 @@ impl Requests {
     fn take_in(&mut self, used: Used) -> Result<(), Dead> {
         let answer = self.answer(used);
         self.out = self.out.saturating_sub(1);
+        self.queue.give_back(used.chain);
         let owner = self.owners.get_mut(usize::from(used.chain)).and_then(Option::take);
         owner.map_or(Ok(()), |ticket| self.tickets.answered(ticket, answer))
     }
@@ -290,53 +337,16 @@ impl Requests {
     /// Reads the answer to a request and counts refusals.
     #[inline]
     fn answer(&mut self, used: Used) -> Answer {
-        let tail = usize::from(used.chain) * SLOT_LEN + TAIL_OFFSET;
+        let tail = usize::from(used.chain) * SLOT_LEN; // the status comes first
         let answer = Answer::new(used.len, TAIL_LEN, Status(self.slots.read_u8(tail)));
         self.counters.refused += u64::from(answer != Answer::Done);
         answer
     }
 
-    /// Puts requests into the ring until it is full, and notifies. Returns how many, and whether
-    /// there may be more.
-    fn submit<P: Platform, T: Transport>(
-        &mut self,
-        unit: &Unit<'_, P, T>,
-        requests: &mut impl Iterator<Item = Request>,
-        owner: Option<Ticket>,
-    ) -> (usize, bool) {
-        let mut sent = 0;
-        let mut more = true;
-        for _ in 0..self.queue.room() {
-            let Some(request) = requests.next() else {
-                more = false;
-                break;
-            };
-            let Some(chain) = self.queue.reserve() else { break }; // there is room
-            if let Some(place) = self.places.get_mut(usize::from(chain)) {
-                *place = sent as u8;
-            }
-            // A chain without an owner has `None` there already: `take_in` left it so.
-            if let Some(ticket) = owner
-                && let Some(slot) = self.owners.get_mut(usize::from(chain))
-            {
-                *slot = owner;
-                self.tickets.sent(ticket);
-            }
-            sent += 1;
-            let slot = usize::from(chain) * SLOT_LEN;
-            let len = self.write_request(slot, &request);
-            self.slots.write_u8(slot + TAIL_OFFSET, Status::UNWRITTEN.0);
-            let readable = Segment { at: self.slots.device(slot), len };
-            let writable = Segment { at: self.slots.device(slot + TAIL_OFFSET), len: TAIL_LEN };
-            self.queue.push(chain, Some(readable), writable);
-        }
-        self.publish(unit, owner.is_some());
-        (sent, more)
-    }
-
     /// Waits for the answers of the `sent` requests in the ring; whether all are done.
     ///
-    /// Each has a place of its own in `answers`, and the queue takes each chain once: so all are new.
+    /// The n-th is that of the n-th chain, and the queue takes each chain once: so all are new.
+    #[inline(always)]
     fn collect<P: Platform, T: Transport>(
         &mut self,
         unit: &Unit<'_, P, T>,
@@ -348,8 +358,7 @@ impl Requests {
             let used = self.wait(unit, &mut wait)?;
             let answer = self.answer(used);
             clean &= answer == Answer::Done;
-            let place = self.places.get(usize::from(used.chain)).copied().unwrap_or_default();
-            if let Some(slot) = self.answers.get_mut(usize::from(place)) {
+            if let Some(slot) = self.answers.get_mut(usize::from(used.chain)) {
                 *slot = answer;
             }
         }
@@ -363,8 +372,9 @@ impl Requests {
         unit: &Unit<'_, P, T>,
         endpoint: EndpointId,
     ) -> Result<Answer, Dead> {
-        self.finish_started(unit)?;
-        let Some(chain) = self.queue.reserve() else { return Ok(Answer::Unclear) };
+        if self.out > 0 {
+            self.finish_started(unit)?;
+        }
         let tail = PROBE_REPLY + self.probe_size as usize;
         for byte in PROBE_REPLY..tail {
             self.probe.write_u8(byte, 0); // what the device leaves out ends the list
@@ -376,9 +386,13 @@ impl Requests {
         self.counters.probe += 1;
         let readable = Segment { at: self.probe.device(0), len: PROBE_REPLY as u32 };
         let len = self.probe_size + TAIL_LEN;
-        self.queue.push(chain, Some(readable), Segment { at: self.probe.device(PROBE_REPLY), len });
+        let writable = Segment { at: self.probe.device(PROBE_REPLY), len };
+        // Nothing is in flight: a chain shows this buffer, and its own slot again afterwards.
+        self.queue.lay(PROBE_CHAIN, Some(readable), writable);
+        self.queue.push(PROBE_CHAIN, PROBE_REPLY as u16);
         self.publish(unit, false);
         let used = self.wait(unit, &mut Wait::new())?;
+        self.lay(PROBE_CHAIN);
         let answer = Answer::new(used.len, len, Status(self.probe.read_u8(tail)));
         self.counters.refused += u64::from(answer != Answer::Done);
         Ok(answer)
@@ -399,13 +413,16 @@ impl Requests {
         }
     }
 
-    /// Writes the readable part and returns its length.
+    /// Writes a request into the slot of a chain, and puts the chain into the ring.
     #[inline]
-    fn write_request(&mut self, slot: usize, request: &Request) -> u32 {
-        let mut put = |bytes: &[u8]| {
-            self.slots.write_bytes(slot, bytes);
-            bytes.len() as u32
-        };
+    fn put(&mut self, chain: u16, request: &Request) {
+        let len = self.write_request(usize::from(chain) * SLOT_LEN, request);
+        self.queue.push(chain, len);
+    }
+
+    /// Writes a request and its unwritten answer, and returns the length of the readable part.
+    #[inline]
+    fn write_request(&mut self, slot: usize, request: &Request) -> u16 {
         match *request {
             Request::Attach { domain, endpoint, bypass } => {
                 emit!(trace, "iommu: attach endpoint {} to domain {}", endpoint.0, domain.0);
@@ -413,7 +430,7 @@ impl Requests {
                 let head = ReqHead::new(RequestType::ATTACH);
                 let (domain, endpoint) = (domain.0.into(), endpoint.0.into());
                 let flags = if bypass { ATTACH_F_BYPASS } else { 0 }.into();
-                put(AttachReq { head, domain, endpoint, flags, reserved: [0; 4] }.as_bytes())
+                self.write_slot(slot, AttachReq { head, domain, endpoint, flags, reserved: [0; 4] })
             }
             Request::Map { domain, run } => {
                 let (first, last) = (run.range.first().0, run.range.last().0);
@@ -431,7 +448,7 @@ impl Requests {
                     phys_start: run.phys.0.into(),
                     flags: map_flags(prot).into(),
                 };
-                put(request.as_bytes())
+                self.write_slot(slot, request)
             }
             Request::Unmap { domain, range } => {
                 let (first, last) = (range.first().0, range.last().0);
@@ -445,16 +462,24 @@ impl Requests {
                     virt_end: last.into(),
                     reserved: [0; 4],
                 };
-                put(request.as_bytes())
+                self.write_slot(slot, request)
             }
             #[cfg(iommu_sabotage)]
             Request::Detach { domain, endpoint } => {
                 // An ATTACH without flags, but for its type (virtio 1.2 §5.13.6.4).
                 let head = ReqHead::new(RequestType::DETACH);
                 let (domain, endpoint, flags) = (domain.0.into(), endpoint.0.into(), 0.into());
-                put(AttachReq { head, domain, endpoint, flags, reserved: [0; 4] }.as_bytes())
+                self.write_slot(slot, AttachReq { head, domain, endpoint, flags, reserved: [0; 4] })
             }
         }
+    }
+
+    #[inline(always)]
+    fn write_slot<T: IntoBytes + Immutable + Unaligned>(&mut self, slot: usize, request: T) -> u16 {
+        let tail = ReqTail { status: Status::UNWRITTEN.0, reserved: [0; 3] };
+        let written = Slot { tail, unused: [0; 4], request };
+        self.slots.write_bytes(slot, written.as_bytes());
+        size_of::<T>() as u16
     }
 
     /// Takes the next completion of a batch. Mostly it is there: of one notify the first one is looked
