@@ -30,6 +30,8 @@ pub struct Instance<R: RawLock = SpinLock> {
     pub(crate) link: Link,
     id: InstanceId,
     driver: Owned<dyn Driver>,
+    /// As the driver gave it at the start: it never changes.
+    geometry: Geometry,
     blocked: Fixed,
     identity: Fixed,
     faults: Mutex<R, Faults>,
@@ -61,7 +63,8 @@ impl<R: RawLock> Instance<R> {
         let identity = Fixed::new(pool);
         let faults = Mutex::new(Faults::default());
         let member_changes = AtomicUsize::new(0);
-        Self { link: Link::new(), id, driver, blocked, identity, faults, member_changes }
+        let geometry = driver.geometry();
+        Self { link: Link::new(), id, driver, geometry, blocked, identity, faults, member_changes }
     }
 
     /// The number of this instance in its registry.
@@ -73,7 +76,7 @@ impl<R: RawLock> Instance<R> {
     /// Page sizes and aperture of every domain of this instance.
     #[must_use]
     pub fn geometry(&self) -> Geometry {
-        self.driver.geometry()
+        self.geometry
     }
 
     /// What the unit can do beyond the minimum.

@@ -2,9 +2,9 @@
 //!
 //! `Container::groups` is held throughout, `Container::state` except while the provider unpins.
 
-use super::state::{Passing, Phase, State};
+use super::state::{Passing, Phase, State, forgotten};
 use super::{Container, Memory};
-use crate::addr::{Iova, IovaRange};
+use crate::addr::IovaRange;
 use crate::group::{GroupId, Ownership};
 use crate::sync::RawLock;
 use crate::trace::emit;
@@ -74,15 +74,16 @@ impl<M: Memory, R: RawLock> Container<M, R> {
 }
 
 impl<R: RawLock> State<R> {
-    /// Forgets every mapping made before `serial` that nobody is building.
+    /// Forgets every mapping made before `serial` that nobody is building, nodes included.
     fn remove_before(&mut self, serial: u64) {
-        let mut next = Some(Iova(0));
-        while let Some((range, mapping)) = next.and_then(|at| self.mappings.first_from(at)) {
-            next = range.last().checked_add(1);
-            if mapping.serial < serial && mapping.phase != Phase::Building {
-                let serial = mapping.serial;
-                self.remove(range, serial);
+        let Self { mappings, free_mappings, invalid_vaddrs, dirty, .. } = self;
+        mappings.remove_if(IovaRange::ALL, |range, mapping| {
+            let goes = mapping.serial < serial && mapping.phase != Phase::Building;
+            if goes {
+                forgotten(range, mapping, free_mappings, invalid_vaddrs, dirty);
             }
-        }
+            goes
+        });
+        self.mappings.shed();
     }
 }

@@ -5,7 +5,7 @@
 
 use super::drain::{Runs, Whose, ranges};
 use super::state::{Mapping, Phase, State, targets};
-use super::{Container, MapDmaError, Memory, MemoryOwner, Pinned};
+use super::{Container, Frame, MapDmaError, Memory, MemoryOwner, Pinned};
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::domain::PagingDomain;
 use crate::driver::{Capabilities, Run};
@@ -40,14 +40,15 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// unless the unit refused the undo as well: then what it may still reach stays mapped.
     pub fn map_dma(&self, request: &MapDma) -> Result<(), MapDmaError> {
         let owner = self.memory.caller();
-        let (range, mapping) = {
+        let (range, mapping, had_node) = {
             let mut state = self.state.lock();
-            let _ = self.refresh_if_wide(&mut state); // without it, the check asks every device
-            let mut checked = state.check_map(request);
+            let fresh = self.refresh_if_wide(&mut state).is_ok();
+            let mut checked = state.check_map(request, fresh);
             if checked.is_err() && self.refresh(&mut state).is_ok() {
-                checked = state.check_map(request); // a device that left may have been in the way
+                checked = state.check_map(request, true); // a device that left may have been in the way
             }
             let range = checked?;
+            let had_node = state.mappings.has_node();
             let serial = state.next_serial;
             let mapped = state.targets().next().is_some();
             let mapping = Mapping {
@@ -68,11 +69,11 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             if !mapped {
                 let tracked = state.track(self.pool, range);
                 if tracked.is_err() {
-                    state.remove(range, serial);
+                    state.forget(range, serial, had_node);
                 }
                 return Ok(tracked?);
             }
-            (range, mapping)
+            (range, mapping, had_node)
         };
         let serial = mapping.serial;
         let build = Build::new(range, &mapping, false);
@@ -100,7 +101,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
                 let drained = sabotaged!(NoUndoAcrossDomains, drain(), Ok(()));
                 let mut state = self.state.lock();
                 match drained {
-                    Ok(()) => state.remove(range, serial),
+                    Ok(()) => state.forget(range, serial, had_node),
                     // The unit may still reach the pages: the mapping stays, pinned.
                     Err(failed) => {
                         state.set_phase(range, serial, Phase::Live);
@@ -118,19 +119,50 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// On error some batches may be mapped: the caller drains them. What was pinned and not mapped
     /// is unpinned here.
     pub(super) fn pin_and_map(&self, build: &Build) -> Result<Built, MapDmaError> {
-        let Build { range, owner, .. } = *build;
+        let page = self.memory.page_size();
+        let (at, pages) = (build.range.first(), build.range.span() / page + 1);
+        let pinned = self.pin(build, at, pages)?;
+        let mut run = self.accept(build, at, pages, pinned)?;
+        if run.range == build.range {
+            return self.send(build, core::slice::from_mut(&mut run), true); // the usual case
+        }
+        self.pin_and_map_more(build, run)
+    }
+
+    /// As [`pin_and_map`](Self::pin_and_map), once the first run is pinned.
+    #[inline(never)] // a batch of runs is on its stack
+    fn pin_and_map_more(&self, build: &Build, first: Run) -> Result<Built, MapDmaError> {
         let mut runs = Runs::new();
-        let mut next = Some(range.first());
-        while let Some(at) = next {
-            let run = match self.pin_one(build, at) {
-                Ok(run) => run,
-                Err(error) => {
-                    self.release_runs(&runs, owner);
-                    return Err(error);
-                }
+        runs.extend([first]);
+        match self.pin_runs(build, &mut runs) {
+            Ok(Some(ended)) => Ok(ended),
+            Ok(None) => self.send(build, &mut runs, true),
+            Err(error) => {
+                self.release_runs(&runs, build.owner);
+                Err(error)
+            }
+        }
+    }
+
+    /// Pins what lies behind the run in `runs`, and maps all but the last batch, which is left there.
+    /// `Some`: a batch was not mapped, and the mapping is gone or given up.
+    #[inline(always)]
+    fn pin_runs(&self, build: &Build, runs: &mut Runs) -> Result<Option<Built>, MapDmaError> {
+        let page = self.memory.page_size();
+        while let Some(last) = runs.last_mut() {
+            // A run may be longer than its first answer. With pins in it, each is charged by itself.
+            let answer = if build.pins { None } else { self.pin_on(build, last)? };
+            let Some(at) = last.range.last().checked_add(1).filter(|at| build.range.contains(*at))
+            else {
+                break;
             };
-            next = run.range.last().checked_add(1).filter(|next| range.contains(*next));
-            if let Some(last) = runs.last_mut()
+            let left = (build.range.last().0 - at.0) / page + 1;
+            let pinned = match answer {
+                Some(pinned) => pinned,
+                None => self.pin(build, at, left)?,
+            };
+            let run = self.accept(build, at, left, pinned)?;
+            if build.pins
                 && let Some(joined) = joined(last, &run)
                 && self.same_kind(last, &run)
             {
@@ -138,45 +170,97 @@ impl<M: Memory, R: RawLock> Container<M, R> {
                 continue;
             }
             if runs.is_full() {
-                let sent = self.send(build, &mut runs, false);
+                let sent = self.send(build, runs, false);
+                runs.clear();
                 if !matches!(sent, Ok(Built::Part)) {
-                    self.release_runs(&[run], owner);
-                    return sent;
+                    self.release_runs(&[run], build.owner);
+                    return sent.map(Some);
                 }
             }
             runs.extend([run]);
         }
-        self.send(build, &mut runs, true)
+        Ok(None)
     }
 
-    /// Maps a batch, which is the last one or not, and empties it. If it was not mapped, it is
-    /// unpinned.
-    fn send(&self, build: &Build, runs: &mut Runs, last: bool) -> Result<Built, MapDmaError> {
+    /// Pins on behind `run`, as long as the provider's answers continue it; the first that does not is
+    /// returned, not charged. Made for providers that hand out page after page (rule T1-311).
+    #[inline(always)]
+    fn pin_on(&self, build: &Build, run: &mut Run) -> Result<Option<Pinned>, MapDmaError> {
+        let page = self.memory.page_size();
+        let frame = self.memory.frame(run.phys);
+        let mut left = (build.range.last().0 - run.range.last().0) / page;
+        let mut end = run.phys.0.checked_add(run.range.span()).and_then(|last| last.checked_add(1));
+        let mut ended = Ok(None);
+        while left > 0 {
+            let at = Iova(build.range.last().0 - (left * page - 1));
+            let pinned = match self.pin(build, at, left) {
+                Ok(pinned) => pinned,
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
+            };
+            let fits = 0 < pinned.pages && pinned.pages <= left;
+            let continues =
+                fits && end == Some(pinned.phys.0) && self.memory.frame(pinned.phys) == frame;
+            let next = pinned.phys.0.checked_add(pinned.pages.wrapping_mul(page));
+            if !continues || next.is_none() {
+                ended = Ok(Some(pinned));
+                break;
+            }
+            if frame == Frame::Ordinary
+                && let Err(refused) = self.memory.charge(build.owner, pinned.pages)
+            {
+                self.memory.unpin(pinned, build.prot);
+                ended = Err(refused.into());
+                break;
+            }
+            end = next;
+            left -= pinned.pages;
+        }
+        let last = Iova(build.range.last().0 - left * page);
+        run.range = IovaRange::new(run.range.first(), last).unwrap_or(run.range);
+        ended
+    }
+
+    /// Maps a batch, which is the last one or not. If it was not mapped, it is unpinned.
+    #[inline(always)]
+    fn send(&self, build: &Build, runs: &mut [Run], last: bool) -> Result<Built, MapDmaError> {
         let sent = self.state.lock().map_batch(build, runs, last);
         if !matches!(sent, Ok(Built::Part | Built::Live)) {
             self.release_runs(runs, build.owner);
         }
-        runs.clear();
         sent
     }
 
-    /// Pins and charges the next run of a mapping, from `at` on. What the provider pinned beyond the
-    /// end of the mapping is unpinned at once.
-    fn pin_one(&self, build: &Build, at: Iova) -> Result<Run, MapDmaError> {
-        let Build { range, vaddr, owner, prot, .. } = *build;
+    /// Asks the provider for the next run of a mapping, from `at` on.
+    #[inline(always)]
+    fn pin(&self, build: &Build, at: Iova, left: u64) -> Result<Pinned, MapDmaError> {
+        let vaddr = build.vaddr + (at.0 - build.range.first().0);
+        Ok(self.memory.pin(build.owner, vaddr, left, build.prot)?)
+    }
+
+    /// Checks and charges an answer of the provider. What it pinned beyond the end of the mapping is
+    /// unpinned at once, and all of it on an error.
+    #[inline]
+    fn accept(
+        &self,
+        build: &Build,
+        at: Iova,
+        left: u64,
+        pinned: Pinned,
+    ) -> Result<Run, MapDmaError> {
         let page = self.memory.page_size();
-        let left = (range.last().0 - at.0) / page + 1;
-        let pinned = self.memory.pin(owner, vaddr + (at.0 - range.first().0), left, prot)?;
-        let run = place(at, pinned, left, page, prot);
+        let run = place(at, pinned, left, page, build.prot);
         if run.is_none() {
-            self.unpin_one(pinned, prot);
+            self.unpin_one(pinned, build.prot);
         } else if let Some(beyond) = pinned.pages.checked_sub(left)
             && let Some(phys) = pinned.phys.checked_add(left * page)
         {
-            self.unpin_one(Pinned { phys, pages: beyond }, prot);
+            self.unpin_one(Pinned { phys, pages: beyond }, build.prot);
         }
         let run = run.ok_or(MapDmaError::Fault)?;
-        self.charge_run(&run, owner, build.pins)?;
+        self.charge_run(&run, build.owner, build.pins)?;
         Ok(run)
     }
 }
@@ -212,8 +296,10 @@ impl Build {
 }
 
 impl<R: RawLock> State<R> {
-    /// Rules T1-263 to T1-270, in their order.
-    fn check_map(&self, request: &MapDma) -> Result<IovaRange, MapDmaError> {
+    /// Rules T1-263 to T1-270, in their order. `fresh`: the list of usable IOVAs leaves out all that
+    /// devices reserve; otherwise each of them is asked.
+    #[inline(always)]
+    fn check_map(&self, request: &MapDma, fresh: bool) -> Result<IovaRange, MapDmaError> {
         let MapDma { iova, vaddr, size, prot } = *request;
         if size == 0 {
             return Err(MapDmaError::InvalidArg);
@@ -230,7 +316,7 @@ impl<R: RawLock> State<R> {
         }
         let allowed = if self.free_mappings == 0 {
             Err(MapDmaError::NoSpace)
-        } else if !self.windows.allow(range) || self.reserved_by_device(range) {
+        } else if !self.windows.allow(range) || !fresh && self.reserved_by_device(range) {
             Err(MapDmaError::InvalidArg)
         } else {
             return Ok(range); // the insert looks for overlaps
@@ -253,6 +339,7 @@ impl<R: RawLock> State<R> {
 
     /// Maps a batch into every target domain, or into none (rule T1-282). After the last one the
     /// mapping is live, unless it has a dirty bitmap to get.
+    #[inline(always)]
     fn map_batch(
         &mut self,
         build: &Build,

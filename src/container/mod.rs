@@ -173,7 +173,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             domains: List::new(),
             passing: None,
             emulated: List::new(),
-            mappings: RangeMap::new(pool),
+            mappings: RangeMap::keeping_a_leaf(pool),
             pins: RangeMap::new(pool),
             dirty: None,
             holders: List::new(),

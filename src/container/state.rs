@@ -139,9 +139,6 @@ impl<R: RawLock> State<R> {
     /// Whether `range` may not be mapped because of a device, as its group has it at this moment:
     /// one that joined an attached group is not in the list of usable IOVAs yet (rule T1-042).
     pub(super) fn reserved_by_device(&self, range: IovaRange) -> bool {
-        if self.windows_at == Some(self.member_changes()) {
-            return false; // they are all in the list, where the caller has looked
-        }
         let mut found = false;
         for entry in self.domains.iter() {
             for group in entry.groups.lock().iter() {
@@ -184,18 +181,20 @@ impl<R: RawLock> State<R> {
         self.mappings.for_each_mut(range, each);
     }
 
-    /// Forgets a mapping and gives its place back.
-    pub(super) fn remove(&mut self, range: IovaRange, serial: u64) {
-        let found = self.mappings.get(range.first());
+    /// Takes back a mapping that was just recorded, and the node if there was none before.
+    #[cold]
+    pub(super) fn forget(&mut self, range: IovaRange, serial: u64, had_node: bool) {
+        let Self { mappings, free_mappings, invalid_vaddrs, dirty, .. } = self;
+        let found = mappings.get(range.first());
         if let Some((_, mapping)) = found
             && mapping.serial == serial
         {
-            self.invalid_vaddrs -= usize::from(mapping.vaddr_invalid); // rule T1-375
-            self.mappings.remove(range.first());
-            self.free_mappings += 1;
-            if let Some(dirty) = &mut self.dirty {
-                dirty.bitmaps.remove(range.first());
-            }
+            forgotten(range, mapping, free_mappings, invalid_vaddrs, dirty);
+            mappings.remove(range.first());
+        }
+        if !had_node {
+            self.mappings.shed();
+            self.targets().for_each(|domain| domain.shed());
         }
     }
 
@@ -230,6 +229,21 @@ impl<R: RawLock> State<R> {
     pub(super) fn cuts(&self, range: IovaRange) -> bool {
         let cut = |at| self.mappings.get(at).is_some_and(|(entry, _)| !range.encloses(entry));
         cut(range.first()) || cut(range.last())
+    }
+}
+
+/// Books that a mapping is about to leave the record: its place is free, and its bits go.
+pub(super) fn forgotten(
+    range: IovaRange,
+    mapping: &Mapping,
+    free_mappings: &mut u32,
+    invalid_vaddrs: &mut usize,
+    dirty: &mut Option<Tracking>,
+) {
+    *invalid_vaddrs -= usize::from(mapping.vaddr_invalid); // rule T1-375
+    *free_mappings += 1;
+    if let Some(dirty) = dirty {
+        dirty.bitmaps.remove(range.first());
     }
 }
 

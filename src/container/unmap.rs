@@ -8,7 +8,7 @@ use lock_api::MutexGuard;
 use super::charge::Taken;
 use super::drain::Whose;
 use super::report::{DirtyBitmap, DirtyRange, check_size};
-use super::state::{Mapping, Phase, State};
+use super::state::{Mapping, Phase, State, forgotten};
 use super::{Container, Kind, Memory, UnmapDmaError, UnmapFailed, Unmapped};
 use crate::addr::{Iova, IovaRange};
 use crate::prot::Prot;
@@ -322,11 +322,7 @@ impl<R: RawLock> State<R> {
                 return false;
             }
             bytes = bytes.saturating_add(entry.len().unwrap_or(u64::MAX));
-            *invalid_vaddrs -= usize::from(mapping.vaddr_invalid); // rule T1-375
-            *free_mappings += 1;
-            if let Some(dirty) = dirty {
-                dirty.bitmaps.remove(entry.first());
-            }
+            forgotten(entry, mapping, free_mappings, invalid_vaddrs, dirty);
             true
         });
         if let Some((entry, kept)) = cut {

@@ -92,12 +92,17 @@ impl<M: Memory, R: RawLock> Container<M, R> {
 
     /// As [`refresh`](Self::refresh), unless the list does no harm: it leaves out all that it must,
     /// and perhaps more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn refresh_if_wide(&self, state: &mut State<R>) -> Result<(), OutOfMemory> {
         let before = state.member_changes();
         if state.windows_at == Some(before) {
             return Ok(());
         }
+        self.refresh_now(state, before)
+    }
+
+    #[cold]
+    fn refresh_now(&self, state: &mut State<R>, before: usize) -> Result<(), OutOfMemory> {
         let windows = self.rebuild(state)?;
         if windows.as_slice() != state.windows.as_slice() {
             state.windows = windows;

@@ -7,7 +7,7 @@ use heapless::Vec;
 use super::map::{self, BATCH};
 use super::{DomainState, PagingDomain};
 use crate::addr::{Iova, IovaRange, PhysAddr};
-use crate::driver::{Geometry, Run, Target};
+use crate::driver::{Geometry, Run};
 use crate::error::MapError;
 use crate::prot::Prot;
 use crate::sync::RawLock;
@@ -39,6 +39,7 @@ impl<R: RawLock> PagingDomain<R> {
     ) -> Result<IovaRange, MapError> {
         let range = check(&self.geometry(), iova, chunks, prot)?;
         let mut state = self.lock();
+        let had_node = state.mappings.has_node();
         self.record(&mut state, range, chunks, prot)?;
         let driver = self.instance().driver();
         let mut rest = runs(iova, chunks, prot);
@@ -53,12 +54,13 @@ impl<R: RawLock> PagingDomain<R> {
                     let _ = driver.unmap(&view, &[sent], pending);
                     let _ = driver.sync(&view, pending);
                 }
-                state.forget(runs(iova, chunks, prot));
+                state.forget(runs(iova, chunks, prot), had_node);
                 return Err(error);
             }
             sent = IovaRange::new(iova, last.range.last());
         }
     }
+
     /// Puts the chunks, which [`check`] allowed for `range`, into the record. Nothing is sent.
     pub(super) fn record(
         &self,
@@ -71,15 +73,7 @@ impl<R: RawLock> PagingDomain<R> {
             return Err(MapError::AddrInUse);
         }
         self.settle(state, iter::once(range))?;
-        let iova = range.first();
-        for (done, run) in runs(iova, chunks, prot).enumerate() {
-            let target = Target { phys: run.phys, prot: run.prot };
-            if let Err(refused) = state.mappings.insert(run.range, target) {
-                state.forget(runs(iova, chunks, prot).take(done));
-                return Err(refused.into());
-            }
-        }
-        Ok(())
+        state.record(runs(range.first(), chunks, prot))
     }
 }
 

@@ -311,6 +311,7 @@ impl<R: RawLock> PagingDomain<R> {
             let _ = driver.sync(&view, pending);
         }
         state.remove_inside(range);
+        state.mappings.shed(); // it may be this call's
     }
 
     fn ask(&self, serial: u64, wait: bool) -> Option<(Result<(), Trouble>, u64)> {

@@ -153,30 +153,38 @@ impl<R: RawLock> PagingDomain<R> {
     }
 
     /// Puts runs that were checked into the record and sends them; on any error neither happened.
+    #[inline(always)]
     pub(super) fn map_checked(
         &self,
         state: &mut DomainState,
         runs: &[Run],
     ) -> Result<(), MapError> {
         self.settle(state, runs.iter().map(|run| run.range))?;
-        for (done, run) in runs.iter().enumerate() {
-            let target = Target { phys: run.phys, prot: run.prot };
-            if let Err(refused) = state.mappings.insert(run.range, target) {
-                sabotage!(NoUndoOfRuns => return Err(refused.into()));
-                state.forget(runs.iter().copied().take(done));
-                return Err(refused.into());
-            }
-        }
+        let had_node = state.mappings.has_node();
+        state.record(runs.iter().copied())?;
         let sent = self.instance.driver().map(&state.view(self.id), runs);
         if sent.is_err() {
-            state.forget(runs.iter().copied());
+            state.forget(runs.iter().copied(), had_node);
         }
         sent
     }
 
     /// Ends deferred unmaps before one of their IOVAs is used again: a device could otherwise use
     /// a stale translation to the memory that was there before (rule C-181).
+    #[inline(always)]
     pub(super) fn settle(
+        &self,
+        state: &mut DomainState,
+        ranges: impl Iterator<Item = IovaRange> + Clone,
+    ) -> Result<(), MapError> {
+        if state.flights.is_empty() && state.pending.range().is_none() {
+            return Ok(());
+        }
+        self.settle_some(state, ranges)
+    }
+
+    #[cold]
+    fn settle_some(
         &self,
         state: &mut DomainState,
         mut ranges: impl Iterator<Item = IovaRange> + Clone,
@@ -195,11 +203,13 @@ impl<R: RawLock> PagingDomain<R> {
 
 impl DomainState {
     /// Whether there are addresses that a caller's mapping may not touch.
+    #[inline]
     fn takes_any(&self) -> bool {
         self.window.is_some() || !self.reserved.as_slice().is_empty()
     }
 
     /// Whether a caller's mapping may not touch `range`.
+    #[inline]
     pub(super) fn is_taken(&self, range: IovaRange) -> bool {
         sabotage!(IgnoreReservedAtMap => return false);
         self.reserved.conflicts(range) || self.window.is_some_and(|window| window.overlaps(range))
@@ -235,9 +245,30 @@ impl DomainState {
         bytes
     }
 
-    pub(super) fn forget(&mut self, runs: impl Iterator<Item = Run>) {
+    /// Puts runs into the record, all or none.
+    #[inline]
+    pub(super) fn record(
+        &mut self,
+        runs: impl Iterator<Item = Run> + Clone,
+    ) -> Result<(), MapError> {
+        let had_node = self.mappings.has_node();
+        let target = |run: Run| (run.range, Target { phys: run.phys, prot: run.prot });
+        let recorded = self.mappings.insert_each(runs.clone().map(target));
+        recorded.map_err(|(done, refused)| {
+            sabotage!(NoUndoOfRuns => return refused.into());
+            self.forget(runs.take(done), had_node);
+            refused.into()
+        })
+    }
+
+    /// Takes back what was just recorded, and the node if there was none before.
+    #[cold]
+    pub(super) fn forget(&mut self, runs: impl Iterator<Item = Run>, had_node: bool) {
         for run in runs {
             self.mappings.remove(run.range.first());
+        }
+        if !had_node {
+            self.mappings.shed();
         }
     }
 

@@ -173,7 +173,7 @@ impl<R: RawLock> PagingDomain<R> {
         }
         let id = instance.driver().alloc_domain(features)?;
         let state = DomainState {
-            mappings: Mappings::new(pool),
+            mappings: Mappings::keeping_a_leaf(pool),
             endpoints: 0,
             features,
             devices: List::new(),
@@ -271,6 +271,12 @@ impl<R: RawLock> PagingDomain<R> {
                 return;
             }
         }
+    }
+
+    /// Frees the node that an empty record keeps.
+    #[cfg(feature = "container")]
+    pub(crate) fn shed(&self) {
+        self.state.lock().mappings.shed();
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, R, DomainState> {

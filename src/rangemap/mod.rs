@@ -4,7 +4,8 @@
 //! lie in leaves, the inner nodes hold only where each child begins. A B+tree because a million
 //! mappings are ordinary: searches stay logarithmic, an entry costs little more than its own bytes,
 //! and a walk over a range reads whole rows. Nodes come from a [`Pool`], so an insert can run out of
-//! memory; it then changes nothing. Removals only free.
+//! memory; it then changes nothing. Removals only free. A map can be told to keep its last leaf when
+//! it gets empty ([`RangeMap::keeping_a_leaf`]), so that an entry that comes and goes costs no node.
 //!
 //! No lock is taken: the lock of the map's owner guards it.
 //!
@@ -25,10 +26,10 @@ mod tests;
 use core::fmt;
 
 use self::iter::Iter;
-use self::node::{Found, Node};
+use self::node::{Found, Leaf, Node};
 use crate::addr::{Iova, IovaRange};
 use crate::error::OutOfMemory;
-use crate::pool::Pool;
+use crate::pool::{Owned, Pool};
 
 /// Why an insert was refused; the map is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,13 +75,66 @@ pub struct RangeMap<V> {
     pool: &'static Pool,
     root: Option<Node<V>>,
     len: usize,
+    spare: Spare<V>,
+}
+
+/// The leaf that an empty map keeps.
+enum Spare<V> {
+    /// It is freed.
+    Never,
+    /// It is kept; there is none, or it is in use.
+    Wanted,
+    Kept(Owned<Leaf<V>>),
+}
+
+impl<V> Spare<V> {
+    /// Gives the leaf away, if one is kept.
+    #[inline]
+    fn take(&mut self) -> Option<Owned<Leaf<V>>> {
+        match core::mem::replace(self, Self::Wanted) {
+            Self::Kept(leaf) => Some(leaf),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    /// Keeps an empty leaf, or frees it.
+    #[inline]
+    fn put(&mut self, leaf: Owned<Leaf<V>>) {
+        if matches!(self, Self::Wanted) {
+            *self = Self::Kept(leaf);
+        }
+    }
 }
 
 impl<V> RangeMap<V> {
     /// An empty map whose nodes will come from `pool`; allocates nothing.
     #[must_use]
     pub const fn new(pool: &'static Pool) -> Self {
-        Self { pool, root: None, len: 0 }
+        Self { pool, root: None, len: 0, spare: Spare::Never }
+    }
+
+    /// As [`new`](Self::new), but a node stays with the map once it had an entry, for the next one.
+    /// [`shed`](Self::shed) frees it.
+    #[must_use]
+    pub const fn keeping_a_leaf(pool: &'static Pool) -> Self {
+        Self { pool, root: None, len: 0, spare: Spare::Wanted }
+    }
+
+    /// Whether the map has a node: it has an entry, or keeps a leaf.
+    #[inline]
+    #[must_use]
+    pub const fn has_node(&self) -> bool {
+        self.root.is_some() || matches!(self.spare, Spare::Kept(_))
+    }
+
+    /// Frees the node that an empty map keeps.
+    pub fn shed(&mut self) {
+        if let Spare::Kept(_) = self.spare {
+            self.spare = Spare::Wanted;
+        }
     }
 
     /// The number of entries, in O(1).
@@ -104,28 +158,78 @@ impl<V> RangeMap<V> {
     /// unchanged and `value` is dropped.
     #[inline]
     pub fn insert(&mut self, range: IovaRange, value: V) -> Result<(), InsertError> {
+        if self.root.is_none() {
+            self.root = self.spare.take().map(Node::Leaf);
+        }
         let at = range.first();
         if let Some(Found { leaf, next }) =
             self.root.as_mut().and_then(|root| node::descend_mut(root, at, true))
         {
             let place = leaf.count_up_to(at);
-            if leaf.overlaps_at(place, range) {
-                return Err(InsertError::Overlap);
-            }
-            // Only what lies after the last entry of the leaf can touch an entry of the next one.
-            let is_near_next = next.is_some_and(|next| next <= range.last());
-            if !leaf.is_full() && !is_near_next {
+            if leaf.takes(place, range, next) {
                 leaf.place(place, (range, value));
                 self.len += 1;
                 return Ok(());
             }
-            if is_near_next {
-                if self.overlaps(range) {
-                    return Err(InsertError::Overlap);
-                }
-                node::raise_keys(self.root.as_mut(), next, range.last());
+        }
+        self.insert_otherwise(range, value)
+    }
+
+    /// Adds entries, in O(log n) each, but in O(1) for one that goes right behind the one before.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert), with how many entries were added before; they stay.
+    #[inline]
+    pub(crate) fn insert_each(
+        &mut self,
+        mut entries: impl Iterator<Item = (IovaRange, V)>,
+    ) -> Result<(), (usize, InsertError)> {
+        let before = self.len;
+        let mut pending = entries.next();
+        while let Some((range, value)) = pending {
+            self.insert(range, value).map_err(|error| (self.len - before, error))?;
+            pending = entries.next();
+            if let Some(entry) = pending {
+                pending = self.fill_leaf(range, entry, &mut entries);
             }
         }
+        Ok(())
+    }
+
+    /// Adds entries that ascend right behind the one at `before`, as long as its leaf takes them.
+    /// Returns the first that it does not.
+    fn fill_leaf(
+        &mut self,
+        before: IovaRange,
+        mut entry: (IovaRange, V),
+        entries: &mut impl Iterator<Item = (IovaRange, V)>,
+    ) -> Option<(IovaRange, V)> {
+        let root = self.root.as_mut();
+        let found = root.and_then(|root| node::descend_mut(root, before.first(), false));
+        let Some(Found { leaf, next }) = found else { return Some(entry) };
+        let mut place = leaf.count_up_to(before.first());
+        let mut last = before.last();
+        while entry.0.first() > last && leaf.takes(place, entry.0, next) {
+            last = entry.0.last();
+            leaf.place(place, entry);
+            self.len += 1;
+            place += 1;
+            entry = entries.next()?;
+        }
+        Some(entry)
+    }
+
+    /// Adds an entry that overlaps one, or for which its leaf has no room, or that reaches over where
+    /// the next leaf begins.
+    #[cold]
+    fn insert_otherwise(&mut self, range: IovaRange, value: V) -> Result<(), InsertError> {
+        if self.overlaps(range) {
+            return Err(InsertError::Overlap);
+        }
+        let found = self.root.as_ref().and_then(|root| node::descend(root, range.first()));
+        let next = found.and_then(|found| found.next).filter(|next| *next <= range.last());
+        node::raise_keys(self.root.as_mut(), next, range.last());
         insert::insert(&mut self.root, self.pool, (range, value))?;
         self.len += 1;
         Ok(())
@@ -198,7 +302,7 @@ impl<V> RangeMap<V> {
     /// Takes out the entry that begins exactly at `first`, in O(log n). Never allocates.
     #[inline]
     pub fn remove(&mut self, first: Iova) -> Option<(IovaRange, V)> {
-        let taken = remove::remove(&mut self.root, first)?;
+        let taken = remove::remove(&mut self.root, &mut self.spare, first)?;
         self.len -= 1;
         Some(taken)
     }
@@ -206,7 +310,7 @@ impl<V> RangeMap<V> {
     /// Looks at every entry that begins in `range`, once each, ascending, and drops those for which
     /// `goes` answers `true`; in O(log n + k) for k of them. Never allocates.
     pub fn remove_if(&mut self, range: IovaRange, mut goes: impl FnMut(IovaRange, &mut V) -> bool) {
-        self.len -= remove::remove_if(&mut self.root, range, &mut goes);
+        self.len -= remove::remove_if(&mut self.root, &mut self.spare, range, &mut goes);
     }
 
     /// Cuts the lower end off the entry that begins exactly at `first`, so that it begins at
@@ -222,6 +326,7 @@ impl<V> RangeMap<V> {
     pub fn clear(&mut self) {
         self.len = 0;
         self.root = None;
+        self.shed();
     }
 }
 

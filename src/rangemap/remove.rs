@@ -5,15 +5,20 @@
 //! The entry is taken out of its leaf first; only if the leaf got too small, a second walk down mends
 //! the path to it.
 
+use super::Spare;
 use super::node::{Entry, Found, Inner, Kids, LEAF_MIN, Node, descend_mut};
 use crate::addr::{Iova, IovaRange};
 
 /// Takes out the entry that begins exactly at `first`.
-pub(super) fn remove<V>(root: &mut Option<Node<V>>, first: Iova) -> Option<Entry<V>> {
+pub(super) fn remove<V>(
+    root: &mut Option<Node<V>>,
+    spare: &mut Spare<V>,
+    first: Iova,
+) -> Option<Entry<V>> {
     let leaf = descend_mut(root.as_mut()?, first, false)?.leaf;
     let taken = leaf.take(leaf.find(first)?)?;
     if leaf.len() < LEAF_MIN {
-        mend_path(root, first);
+        mend_path(root, spare, first);
     }
     Some(taken)
 }
@@ -22,6 +27,7 @@ pub(super) fn remove<V>(root: &mut Option<Node<V>>, first: Iova) -> Option<Entry
 /// many.
 pub(super) fn remove_if<V>(
     root: &mut Option<Node<V>>,
+    spare: &mut Spare<V>,
     range: IovaRange,
     goes: &mut impl FnMut(IovaRange, &mut V) -> bool,
 ) -> usize {
@@ -50,7 +56,7 @@ pub(super) fn remove_if<V>(
         leaf.cut_row(row);
         count += before - leaf.len();
         if leaf.len() < before && leaf.len() < LEAF_MIN {
-            mend_path(root, from);
+            mend_path(root, spare, from);
         }
         at = next.filter(|next| *next <= range.last());
     }
@@ -58,19 +64,28 @@ pub(super) fn remove_if<V>(
 }
 
 /// Restores the bounds of the nodes on the path to the leaf for `at`.
-fn mend_path<V>(root: &mut Option<Node<V>>, at: Iova) {
+#[inline]
+fn mend_path<V>(root: &mut Option<Node<V>>, spare: &mut Spare<V>, at: Iova) {
     match root {
-        Some(Node::Inner(inner)) => mend_below(inner, at, true),
-        Some(Node::Leaf(leaf)) if leaf.len() > 0 => return,
+        Some(Node::Inner(_)) => mend_inner(root, at),
+        Some(Node::Leaf(leaf)) if leaf.len() == 0 => {
+            if let Some(Node::Leaf(leaf)) = root.take() {
+                spare.put(leaf);
+            }
+        }
         _ => {}
+    }
+}
+
+/// As [`mend_path`], below a root with children.
+fn mend_inner<V>(root: &mut Option<Node<V>>, at: Iova) {
+    if let Some(Node::Inner(inner)) = root {
+        mend_below(inner, at, true);
     }
     while let Some(Node::Inner(inner)) = root
         && inner.len() <= 1
     {
         *root = (inner.len() == 1).then(|| inner.take(0));
-    }
-    if root.as_ref().is_some_and(|node| node.len() == 0) {
-        *root = None;
     }
 }
 

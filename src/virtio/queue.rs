@@ -29,6 +29,13 @@ use crate::platform::Platform;
 pub const MAX_QUEUE_SIZE: u16 = 256;
 
 const DESC_LEN: usize = 16;
+/// Where the available ring is: flags, index, ring. The places are those of the largest queue, so
+/// that they are known when this is compiled, and so is that each access is aligned.
+const AVAIL_AT: usize = MAX_QUEUE_SIZE as usize * DESC_LEN;
+/// Where the used ring is: flags, index, ring. After the available ring and its event index, aligned
+/// to 4, and so that its entries are aligned to 8: one is read at once.
+const USED_AT: usize = (AVAIL_AT + 6 + MAX_QUEUE_SIZE as usize * 2).next_multiple_of(8) + 4;
+
 const DESC_F_NEXT: u16 = 1;
 const DESC_F_WRITE: u16 = 2;
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
@@ -84,9 +91,6 @@ pub(crate) struct SplitQueue {
     kind: ChainKind,
     /// log2 of the descriptors of a chain.
     shift: u16,
-    /// Where the available and the used ring start.
-    avail_at: usize,
-    used_at: usize,
     /// The flags that the available ring shows.
     flags: u16,
     /// Chains that nobody has reserved; the last one is handed out first.
@@ -127,17 +131,15 @@ impl SplitQueue {
         for chain in (0..size / kind.descriptors()).rev() {
             let _ = free.push(chain); // the row has a place for each descriptor of the largest size
         }
-        let len = used_offset(size) + 6 + usize::from(size) * 8;
+        let len = USED_AT + 6 + usize::from(size) * 8;
         let mut ring = DmaBuffer::new(platform, len)?;
         let flags = if interrupts { 0 } else { AVAIL_F_NO_INTERRUPT };
-        ring.write_u16(avail_offset(size), flags);
+        ring.write_u16(AVAIL_AT, flags);
         Ok(Self {
             ring,
             size,
             kind,
             shift: kind.descriptors().trailing_zeros() as u16,
-            avail_at: avail_offset(size),
-            used_at: used_offset(size),
             flags,
             free,
             chains: [Chain { in_flight: false, readable: 0 }; MAX_QUEUE_SIZE as usize],
@@ -155,8 +157,8 @@ impl SplitQueue {
         QueueSetup {
             size: self.size,
             descriptors: self.ring.device(0),
-            available: self.ring.device(self.avail_at),
-            used: self.ring.device(self.used_at),
+            available: self.ring.device(AVAIL_AT),
+            used: self.ring.device(USED_AT),
         }
     }
 
@@ -178,7 +180,7 @@ impl SplitQueue {
         let flags = if ask { 0 } else { AVAIL_F_NO_INTERRUPT };
         if flags != self.flags {
             self.flags = flags;
-            self.ring.write_u16(self.avail_at, flags);
+            self.ring.write_u16(AVAIL_AT, flags);
         }
     }
 
@@ -225,7 +227,7 @@ impl SplitQueue {
             self.ring.write_u64(usize::from(head) * DESC_LEN + 8, rest);
         }
         let place = usize::from(self.avail & (self.size - 1));
-        self.ring.write_u16(self.avail_at + 4 + place * 2, head);
+        self.ring.write_u16(AVAIL_AT + 4 + place * 2, head);
         self.avail = self.avail.wrapping_add(1);
     }
 
@@ -237,7 +239,7 @@ impl SplitQueue {
             return false;
         }
         platform.release_to_device();
-        self.ring.write_u16(self.avail_at + 2, self.avail);
+        self.ring.write_u16(AVAIL_AT + 2, self.avail);
         self.published = self.avail;
         platform.release_to_device(); // the index before the notify
         true
@@ -250,7 +252,7 @@ impl SplitQueue {
             return Err(RingViolation::Broken);
         }
         if self.used == self.used_seen {
-            let seen = self.ring.read_u16(self.used_at + 2);
+            let seen = self.ring.read_u16(USED_AT + 2);
             let advance = seen.wrapping_sub(self.used);
             if advance == 0 {
                 return Ok(None);
@@ -264,7 +266,7 @@ impl SplitQueue {
             platform.acquire_from_device();
         }
         let place = usize::from(self.used & (self.size - 1));
-        let entry = self.ring.read_u64(self.used_at + 4 + place * 8);
+        let entry = self.ring.read_u64(USED_AT + 4 + place * 8);
         let (id, len) = (entry as u32, (entry >> 32) as u32); // virtio 1.2 §2.7.8
         let Some(chain) = self.take_in_flight(id) else {
             self.broken = true;
@@ -312,17 +314,6 @@ impl ChainKind {
             Self::ReadableWritable => 2,
         }
     }
-}
-
-/// Flags, index, ring; right after the descriptors.
-const fn avail_offset(size: u16) -> usize {
-    size as usize * DESC_LEN
-}
-
-/// Flags, index, ring; after the available ring and its event index, aligned to 4, and so that the
-/// ring itself is aligned to 8: an entry is one read.
-const fn used_offset(size: u16) -> usize {
-    (avail_offset(size) + 6 + size as usize * 2).next_multiple_of(8) + 4
 }
 
 #[cfg(test)]

@@ -56,8 +56,15 @@ impl World {
         self.registry.add_device(&self.instance, &info).unwrap()
     }
 
-    /// The handle of a driver for a new device [`ME`].
+    /// The handle of a driver for a new device [`ME`]. Its domain has had a mapping, and keeps the node.
     pub fn dma(&self, options: &DmaOptions) -> Dma {
+        let dma = self.fresh(options);
+        drop(dma.alloc_coherent(1).unwrap());
+        dma
+    }
+
+    /// The same, and nothing was ever mapped.
+    pub fn fresh(&self, options: &DmaOptions) -> Dma {
         DmaDevice::new(&self.join(ME, None), self.machine, options).unwrap()
     }
 

@@ -23,7 +23,7 @@ fn sweep<T, E: std::fmt::Debug>(call: impl Fn(&Dma) -> Result<T, E>) -> [u64; 3]
     [Fail::Nodes, Fail::Pages, Fail::Requests].map(|kind| {
         for nth in 0.. {
             let world = World::new();
-            let dma = world.plain();
+            let dma = world.fresh(&DmaOptions::default());
             let before = (world.usage(), dma.mapping_count());
             match kind {
                 // The undo must not allocate: everything after the first failure is refused too.

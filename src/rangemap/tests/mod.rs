@@ -1,5 +1,7 @@
 //! Tests of the map, against a `BTreeMap` and with a pool that refuses.
 
+mod rows;
+
 use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::format;
