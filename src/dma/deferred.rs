@@ -2,14 +2,16 @@
 //!
 //! The queue is a chain through the records, so it needs no room of its own. Locks: `Inner::state`,
 //! under which only `Space::state` is taken; and `Inner::flushing`, which is held while the unit
-//! works, so that a flush that returns has seen the end of those that began before it.
+//! works, so that a flush that returns has seen the end of those that began before it. Under neither
+//! is the platform called.
 
 use core::sync::atomic::Ordering;
 
 use heapless::Vec;
 
 use super::memory::Piece;
-use super::record::{Part, Parts, State};
+use super::record::{Part, Parts, Record, State};
+use super::tree::Chain;
 use super::{DmaDevice, Inner, Invalidation};
 use crate::addr::{Iova, IovaRange};
 use crate::error::{DmaError, OutOfMemory};
@@ -91,6 +93,19 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
     }
 
     pub(super) fn flush(&self) -> Result<(), DmaError> {
+        let mut ended = Chain::new();
+        let result = self.flush_alone(&mut ended);
+        // The pages go back without a lock: the platform may take its time.
+        while let Some(mut node) = ended.pop() {
+            if let Some(record) = node.value.take() {
+                self.free_parts(&record.parts);
+            }
+        }
+        result
+    }
+
+    /// Ends what waits; its addresses are free, its records are in `ended`.
+    fn flush_alone(&self, ended: &mut Chain<Record>) -> Result<(), DmaError> {
         let _alone = self.flushing.lock();
         let mut queue = self.state.lock();
         let (mut next, number) = (queue.newest.take(), queue.number);
@@ -102,11 +117,7 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
                 self.put_back(next);
                 return Err(DmaError::Io);
             }
-            for range in &ranges {
-                if let Some(record) = self.space.release(range.first()) {
-                    self.free_parts(&record.parts);
-                }
-            }
+            self.space.release_to(&ranges, ended);
             next = rest;
         }
         self.flushed.fetch_max(number, Ordering::AcqRel);

@@ -191,20 +191,32 @@ impl<V> IovaAllocator<V> {
 
     /// Gives back the run that begins at `first`, in O(log n). Never allocates.
     pub fn remove(&mut self, first: Iova) -> Option<(IovaRange, V)> {
+        let mut node = self.take_out(first)?;
+        let range = self.bytes(node.first, node.last);
+        node.value.take().map(|value| (range, value))
+    }
+
+    /// As [`remove`](Self::remove), and the value goes to a chain, in the node that it has.
+    pub(super) fn remove_to(&mut self, first: Iova, chain: &mut Chain<V>) {
+        if let Some(node) = self.take_out(first) {
+            chain.push(node);
+        }
+    }
+
+    fn take_out(&mut self, first: Iova) -> Option<Owned<Node<V>>> {
         let start = first.0 >> self.shift;
         let node = tree::containing(&mut self.taken, start)?;
         node.value.as_ref()?; // reserved runs stay
         if node.first != start || first.0 & ((1 << self.shift) - 1) != 0 {
             return None;
         }
-        let mut node = tree::remove(&mut self.taken, start)?;
+        let node = tree::remove(&mut self.taken, start)?;
         let gap = node.gap;
         if !tree::change_above(&mut self.taken, node.last, &mut |above| above.gap = gap) {
             self.top = Some(gap);
         }
         self.len -= 1;
-        let range = self.bytes(node.first, node.last);
-        node.value.take().map(|value| (range, value))
+        Some(node)
     }
 
     /// The highest place for `count` granules that end at or below `limit`.

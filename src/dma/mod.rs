@@ -98,11 +98,11 @@
 //! # Locks
 //!
 //! The addresses of a group, and the queue of a handle, have a lock each, the first under the
-//! second: they are held for a search, never while the unit works, never over a call of the host.
-//! So maps and unmaps of several threads meet only in the domain's lock. Flushes of one handle wait
-//! for each other, while the unit works. From interrupt handlers every call is possible if the raw
-//! lock masks them, and if the platform's `alloc_dma` can be called there, which bounced buffers
-//! need.
+//! second: they are held for a search, never while the unit works. So maps and unmaps of several
+//! threads meet only in the domain's lock. Flushes of one handle wait for each other, while the unit
+//! works. The [`Platform`] is called with none of them held. From interrupt handlers every call is
+//! possible if the raw lock masks them, and if the platform's `alloc_dma` and `free_dma` can be
+//! called there, which bounced buffers need.
 //!
 //! | file | what |
 //! |---|---|
@@ -337,6 +337,11 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
         if limits[0].is_some_and(|low| range.last() > low) {
             self.prefer_32_bit.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Whether unmaps may wait.
+    fn defers(&self) -> bool {
+        self.options.invalidation != Invalidation::Strict
     }
 
     /// What memory is mapped with, beside the direction (rule C-221).

@@ -10,7 +10,7 @@ use super::layout::{Draft, Place};
 use super::memory;
 use super::record::{Direction, Parts, State};
 use super::space::Wish;
-use super::{DmaDevice, Inner, Invalidation};
+use super::{DmaDevice, Inner};
 use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::domain::Chunk;
 use crate::driver::Capabilities;
@@ -188,7 +188,8 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
         self.place(len, direction, prot, mask, &chunks, &mut parts).map(IovaRange::first)
     }
 
-    /// Finds addresses and maps `chunks` there; the parts stay if that fails.
+    /// Finds addresses and maps `chunks` there; the parts stay if that fails. Where none are free, the
+    /// unmaps that wait end first: they have some.
     fn place(
         &self,
         len: u64,
@@ -199,7 +200,11 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
         parts: &mut Parts,
     ) -> Result<IovaRange, DmaError> {
         let wish = Wish { owner: self.owner, len, direction, prot, limits: self.limits(mask) };
-        let range = self.space.map(self.domain(), &wish, chunks, parts)?;
+        let mut mapped = self.space.map(self.domain(), &wish, chunks, parts);
+        if mapped == Err(DmaError::NoSpace) && self.defers() && self.flush().is_ok() {
+            mapped = self.space.map(self.domain(), &wish, chunks, parts);
+        }
+        let range = mapped?;
         self.learn_from(&wish.limits, range);
         self.space.set_state(range.first(), State::Mapped);
         Ok(range)
@@ -240,7 +245,7 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
     ///
     /// As [`DmaDevice::defer_raw`].
     pub(super) unsafe fn defer(&self, iova: Iova) -> Result<Ticket, DmaError> {
-        if self.options.invalidation == Invalidation::Strict {
+        if !self.defers() {
             // SAFETY: the caller's promise.
             return unsafe { self.unmap(iova) }.map(|()| Ticket::ENDED);
         }

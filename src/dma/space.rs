@@ -5,6 +5,7 @@
 
 use super::iova::{IovaAllocator, IovaError};
 use super::record::{Direction, Parts, Record, State};
+use super::tree::Chain;
 use crate::addr::{Iova, IovaRange};
 use crate::domain::{Chunk, PagingDomain};
 use crate::error::{DmaError, MapError, OutOfMemory, UseError};
@@ -136,6 +137,14 @@ impl<R: RawLock> Space<R> {
     /// Gives addresses back, and the record that was kept with them.
     pub(super) fn release(&self, first: Iova) -> Option<Record> {
         self.state.lock().iovas.remove(first).map(|(_, record)| record)
+    }
+
+    /// As [`release`](Self::release), for several; the records go to a chain.
+    pub(super) fn release_to(&self, ranges: &[IovaRange], chain: &mut Chain<Record>) {
+        let mut state = self.state.lock();
+        for range in ranges {
+            state.iovas.remove_to(range.first(), chain);
+        }
     }
 
     /// Takes the parts of a mapping of `owner` out of its record if `pick` accepts it, which is

@@ -81,7 +81,7 @@ impl<V> Node<V> {
     }
 }
 
-/// Nodes that are in no tree yet, the newest first.
+/// Nodes that are in no tree, the newest first.
 pub(super) struct Chain<V> {
     head: Tree<V>,
 }

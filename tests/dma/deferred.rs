@@ -127,6 +127,25 @@ fn bounce_pages_wait_as_well_and_late_writes_go_nowhere() {
 }
 
 #[test]
+fn addresses_that_wait_are_found_before_there_are_none() {
+    let world = World::lazy();
+    let few = DmaOptions { mask: 4 * PAGE as u64 - 1, ..deferred(1000) };
+    let dma = world.dma(&few);
+    let map = || dma.map(aligned(PAGE), Direction::ToDevice);
+    let mapped: Vec<_> = (0..3).map(|_| map().unwrap()).collect();
+    assert_eq!(map().unwrap_err().error, DmaError::NoSpace, "three pages have addresses");
+    let waiting: Vec<_> = mapped.into_iter().map(|one| one.defer().unwrap()).collect();
+    let again = map().expect("what waits is ended first");
+    assert!(waiting.iter().all(|one| one.is_ready()) && dma.waiting() == 0);
+    drop(again.defer().unwrap());
+    let mut held: Vec<_> = (0..3).map(|_| map().unwrap()).collect();
+    let last = held.remove(0).defer().unwrap();
+    world.sim.refuse(0, Refusal::ONCE);
+    assert_eq!(map().unwrap_err().error, DmaError::NoSpace, "the unit does not confirm");
+    assert!(world.sim.refuse_none() == 1 && !last.is_ready());
+}
+
+#[test]
 fn a_strict_unmap_does_not_end_the_others() {
     let world = World::lazy();
     let dma = world.dma(&deferred(100));

@@ -5,6 +5,7 @@ mod coherent;
 mod deferred;
 mod fixture;
 mod lists;
+mod locks;
 mod random;
 mod raw;
 mod spaces;

@@ -16,6 +16,7 @@
 mod container;
 mod container_owner;
 mod devices;
+mod dma;
 mod lock;
 mod mapping;
 mod moving;
