@@ -2,14 +2,23 @@
 
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
-use iommu::firmware::IommuMap;
+use iommu::firmware::{IommuMap, MsiMap};
 
 use crate::firmware::{Description, Missing, PciHost, RootBuses, Span, Topology};
 
 /// The device tree.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct DeviceTree<'a> {
     fdt: Fdt<'a>,
+}
+
+/// A frame of registers that takes interrupt messages, and the interrupt controller that it is part of.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageFrame {
+    /// The registers of the frame.
+    pub frame: Span,
+    /// The registers of the controller.
+    pub controller: Span,
 }
 
 /// The mark of a range of 32-bit memory space in a PCI host's `ranges`.
@@ -39,18 +48,42 @@ impl<'a> DeviceTree<'a> {
         core::str::from_utf8(bytes).unwrap_or_default().trim_end_matches('\0')
     }
 
-    /// The first PCI host bridge with ECAM, and which endpoint ids stand for its functions.
-    #[must_use]
-    pub fn pci_host(&self) -> Option<(PciHost, Topology<'a>)> {
-        let wanted = b"pci-host-ecam-generic\0";
-        let is_host = |node: &FdtNode<'a>| {
-            let compatible = value(node, "compatible").unwrap_or_default();
-            compatible.windows(wanted.len()).any(|part| part == wanted)
-        };
+    fn host_node(&self) -> Option<FdtNode<'a>> {
         let root = self.fdt.root();
         let in_soc = self.fdt.find_node("/soc");
         let below_soc = in_soc.iter().flat_map(|soc| soc.children());
-        let node = root.children().chain(below_soc).find(is_host)?;
+        let mut all = root.children().chain(below_soc);
+        all.find(|node| is_compatible(node, "pci-host-ecam-generic"))
+    }
+
+    /// Which interrupt controller takes the messages of which PCI function, if that is told.
+    #[must_use]
+    pub fn msi_map(&self) -> Option<MsiMap<'a>> {
+        let host = self.host_node()?;
+        let mask = cells(&host, "msi-map-mask").and_then(|cells| cells.first().copied());
+        Some(MsiMap::new(value(&host, "msi-map")?, mask))
+    }
+
+    /// The frame of a GICv2 that has `phandle`.
+    #[must_use]
+    pub fn gicv2m(&self, phandle: u32) -> Option<MessageFrame> {
+        let span = |node: &FdtNode<'a>| {
+            let reg = cells(node, "reg")?;
+            Some(Span { base: wide(&reg, 0)?, len: wide(&reg, 2)? })
+        };
+        self.fdt.root().children().find_map(|controller| {
+            let frame = controller.children().find(|node| {
+                cells(node, "phandle").is_some_and(|cells| cells.first() == Some(&phandle))
+                    && is_compatible(node, "arm,gic-v2m-frame")
+            })?;
+            Some(MessageFrame { frame: span(&frame)?, controller: span(&controller)? })
+        })
+    }
+
+    /// The first PCI host bridge with ECAM, and which endpoint ids stand for its functions.
+    #[must_use]
+    pub fn pci_host(&self) -> Option<(PciHost, Topology<'a>)> {
+        let node = self.host_node()?;
         let reg = cells(&node, "reg")?;
         let ecam = Span { base: wide(&reg, 0)?, len: wide(&reg, 2)? };
         let ranges = cells(&node, "ranges")?;
@@ -79,7 +112,7 @@ impl<'a> DeviceTree<'a> {
     pub fn describe(&self) -> Result<Description<'a>, Missing> {
         let memory = self.memory().ok_or(Missing::Memory)?;
         let (host, topology) = self.pci_host().ok_or(Missing::PciHost)?;
-        Ok(Description { memory, host, arguments: self.arguments(), topology })
+        Ok(Description { memory, host, arguments: self.arguments(), topology, tree: Some(*self) })
     }
 }
 
@@ -89,6 +122,11 @@ type Cells = heapless::Vec<u32, 56>;
 fn value<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a [u8]> {
     let property = node.properties().find(|property| property.name() == name)?;
     property.value_as::<&'a [u8]>().ok()
+}
+
+fn is_compatible(node: &FdtNode<'_>, wanted: &str) -> bool {
+    let compatible = value(node, "compatible").unwrap_or_default();
+    compatible.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes())
 }
 
 fn cells(node: &FdtNode<'_>, name: &str) -> Option<Cells> {

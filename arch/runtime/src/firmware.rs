@@ -4,6 +4,8 @@ use heapless::Vec;
 use iommu::driver::EndpointId;
 use iommu::firmware::{IommuMap, Viot, ViotNode};
 
+use crate::devicetree::DeviceTree;
+
 /// A contiguous range of physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Span {
@@ -101,6 +103,8 @@ pub struct Description<'a> {
     pub arguments: &'a str,
     /// Which IOMMU serves which function.
     pub topology: Topology<'a>,
+    /// The device tree, if it was one that told this.
+    pub tree: Option<DeviceTree<'a>>,
 }
 
 /// What is missing for the machine to be brought up.

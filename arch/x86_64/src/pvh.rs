@@ -59,7 +59,7 @@ pub fn describe() -> Result<Description<'static>, Missing> {
     let roots = viot.as_ref().map_or_else(Default::default, root_buses);
     let host = PciHost { ecam, window: window(ecam), roots };
     let topology = viot.map_or(Topology::Untold, Topology::Viot);
-    Ok(Description { memory, host, arguments, topology })
+    Ok(Description { memory, host, arguments, topology, tree: None })
 }
 
 /// `pci.ecam=ADDRESS`, in hexadecimal with 0x: where configuration space is on a board whose tables

@@ -9,6 +9,7 @@ use iommu::device::DeviceId;
 use iommu::driver::EndpointId;
 use iommu::pool::Pool;
 use iommu::virtio::transport::MmioRegion;
+use iommu_runtime::devicetree::DeviceTree;
 use iommu_runtime::dma;
 use iommu_runtime::edu::{self, Edu};
 use iommu_runtime::firmware::{Description, Missing, Span, Topology};
@@ -38,6 +39,8 @@ pub struct Machine {
     pub arguments: &'static str,
     /// Which endpoint id stands for which PCI function.
     pub topology: Topology<'static>,
+    /// The device tree, if there is one.
+    pub tree: Option<DeviceTree<'static>>,
     /// The PCI functions.
     pub pci: Pci,
     /// The IOMMUs: first the one on PCI, then those on MMIO.
@@ -135,7 +138,7 @@ impl Machine {
         if CALLED.swap(true, Ordering::Relaxed) {
             return Err(Missing::FirstCall);
         }
-        let Description { memory, host, arguments, topology } = arch::describe()?;
+        let Description { memory, host, arguments, topology, tree } = arch::describe()?;
         let end = memory.base.saturating_add(memory.len);
         if end < (arch::IMAGE_END + HEAP_LEN + DMA_LEN) as u64 {
             return Err(Missing::Memory);
@@ -166,7 +169,7 @@ impl Machine {
         let devices = test_devices(&pci, &topology, &iommus);
         let others = other_devices(&pci, &topology, &iommus);
         let is_free_taken = AtomicBool::new(false);
-        Ok(Self { memory, arguments, topology, pci, iommus, devices, others, is_free_taken })
+        Ok(Self { memory, arguments, topology, tree, pci, iommus, devices, others, is_free_taken })
     }
 
     /// What follows `key` and `=` in the arguments, up to the next space.

@@ -61,6 +61,13 @@ mod cases {
         selftest::told_a_wrong_requester_id(&state.world);
     }
 
+    // No other board tells which controller takes the messages.
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn a_message_reaches_the_controller(state: &mut State) {
+        iommu_boot::cases::messages::a_message_reaches_the_controller(&state.world, &state.machine);
+    }
+
     #[test]
     fn the_request_table(state: &mut State) {
         unit::the_request_table(&mut state.world, &state.machine);
