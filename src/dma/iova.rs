@@ -210,10 +210,9 @@ impl<V> IovaAllocator<V> {
         if node.first != start || first.0 & ((1 << self.shift) - 1) != 0 {
             return None;
         }
-        let node = tree::remove(&mut self.taken, start)?;
-        let gap = node.gap;
-        if !tree::change_above(&mut self.taken, node.last, &mut |above| above.gap = gap) {
-            self.top = Some(gap);
+        let (node, has_above) = tree::remove(&mut self.taken, start)?;
+        if !has_above {
+            self.top = Some(node.gap);
         }
         self.len -= 1;
         Some(node)
@@ -233,19 +232,12 @@ impl<V> IovaAllocator<V> {
     }
 
     /// Puts a node into the gap that it lies in.
-    fn put(&mut self, mut node: Owned<Node<V>>) {
+    fn put(&mut self, node: Owned<Node<V>>) {
         let (first, last) = (node.first, node.last);
-        let mut gap = first;
-        let below_another = tree::change_above(&mut self.taken, last, &mut |above| {
-            gap = above.gap;
-            above.gap = last + 1; // it lies below `above.first`
-        });
-        if !below_another {
-            gap = self.top.unwrap_or(first);
+        let gap = self.top.unwrap_or(first);
+        if !tree::insert(&mut self.taken, node, gap) {
             self.top = last.checked_add(1).filter(|top| *top <= self.highest);
         }
-        node.set_gap(gap);
-        tree::insert(&mut self.taken, node);
     }
 
     /// The lowest free granules in `from..=last`.

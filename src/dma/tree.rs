@@ -22,7 +22,9 @@ pub(super) struct Node<V> {
     pub(super) last: u64,
     /// Where the free gap below begins; `first` if there is none.
     pub(super) gap: u64,
-    /// The size class of the largest aligned block in any gap of the subtree; see [`class`].
+    /// The size class of the largest aligned block in the gap; see [`class`].
+    own: u8,
+    /// The same of any gap of the subtree.
     best: u8,
     height: u8,
     left: Tree<V>,
@@ -38,12 +40,10 @@ pub(super) fn class(first: u64, last: u64) -> u8 {
         return 0;
     };
     let order = count.ilog2();
-    let block = 1_u64 << order;
+    let low = (1_u64 << order) - 1;
     // A run of `count` granules always holds an aligned block of half that power of two.
-    let fits = first
-        .checked_next_multiple_of(block)
-        .and_then(|start| start.checked_add(block - 1))
-        .is_some_and(|end| end <= last);
+    let end = first.checked_add(low).map(|up| up | low);
+    let fits = end.is_some_and(|end| end <= last);
     if fits || order == 0 { order as u8 + 1 } else { order as u8 }
 }
 
@@ -64,19 +64,18 @@ pub(super) fn place(first: u64, last: u64, count: u64) -> Option<u64> {
 
 impl<V> Node<V> {
     pub(super) fn new(first: u64, last: u64, value: Option<V>) -> Self {
-        Self { first, last, gap: first, best: 0, height: 1, left: None, right: None, value }
+        Self { first, last, gap: first, own: 0, best: 0, height: 1, left: None, right: None, value }
     }
 
-    /// Says where the gap below begins, before the node is in a tree.
-    pub(super) fn set_gap(&mut self, gap: u64) {
+    /// Says where the gap below begins; [`update`](Self::update) is due.
+    fn set_gap(&mut self, gap: u64) {
         self.gap = gap;
-        self.update();
+        self.own = self.first.checked_sub(1).map_or(0, |last| class(gap, last));
     }
 
     fn update(&mut self) {
-        let gap = self.first.checked_sub(1).map_or(0, |last| class(self.gap, last));
         let below = [&self.left, &self.right].map(|side| side.as_ref().map_or(0, |n| n.best));
-        self.best = gap.max(below[0]).max(below[1]);
+        self.best = self.own.max(below[0]).max(below[1]);
         self.height = 1 + height(&self.left).max(height(&self.right));
     }
 }
@@ -148,42 +147,47 @@ pub(super) fn containing<V>(tree: &mut Tree<V>, at: u64) -> Option<&mut Node<V>>
     }
 }
 
-/// Calls `change` with the lowest node above `at`; whether there is one.
-pub(super) fn change_above<V>(
-    tree: &mut Tree<V>,
-    at: u64,
-    change: &mut impl FnMut(&mut Node<V>),
-) -> bool {
-    let Some(node) = tree else { return false };
-    let is_above = node.first > at;
-    let side = if is_above { &mut node.left } else { &mut node.right };
-    let mut found = change_above(side, at, change);
+/// Puts a node in that overlaps none, and lies in the gap of the lowest node above: the gap is split.
+/// `gap` is where the gap above the highest node begins. Whether there is a node above.
+pub(super) fn insert<V>(tree: &mut Tree<V>, mut new: Owned<Node<V>>, gap: u64) -> bool {
+    let last = new.last;
+    let Some(node) = tree else {
+        new.set_gap(gap);
+        new.update();
+        *tree = Some(new);
+        return false;
+    };
+    let is_above = node.first > new.first;
+    let mut found = if is_above {
+        let gap = node.gap;
+        insert(&mut node.left, new, gap)
+    } else {
+        insert(&mut node.right, new, gap)
+    };
     if is_above && !found {
-        change(node);
+        node.set_gap(last + 1); // it lies below `node.first`
         found = true;
     }
-    node.update();
+    balance(tree);
     found
 }
 
-/// Puts a node in that overlaps none.
-pub(super) fn insert<V>(tree: &mut Tree<V>, new: Owned<Node<V>>) {
-    match tree {
-        None => *tree = Some(new),
-        Some(node) if new.first < node.first => insert(&mut node.left, new),
-        Some(node) => insert(&mut node.right, new),
-    }
-    balance(tree);
-}
-
-/// Takes out the node that begins at `first`.
-pub(super) fn remove<V>(tree: &mut Tree<V>, first: u64) -> Tree<V> {
+/// Takes out the node that begins at `first`; its gap and its granules go to the gap of the lowest
+/// node above. Whether there is one comes with it.
+pub(super) fn remove<V>(tree: &mut Tree<V>, first: u64) -> Option<(Owned<Node<V>>, bool)> {
     let node = tree.as_mut()?;
     let taken = match first.cmp(&node.first) {
-        Ordering::Less => remove(&mut node.left, first),
-        Ordering::Greater => remove(&mut node.right, first),
+        Ordering::Less => {
+            let (taken, found) = remove(&mut node.left, first)?;
+            if !found {
+                node.set_gap(taken.gap);
+            }
+            (taken, true)
+        }
+        Ordering::Greater => remove(&mut node.right, first)?,
         Ordering::Equal => {
-            let (mut left, right) = (node.left.take(), node.right.take());
+            let (gap, mut left, mut right) = (node.gap, node.left.take(), node.right.take());
+            let found = widen_lowest(&mut right, gap);
             let heir = match right {
                 None => left,
                 Some(right) => match remove_last(&mut left) {
@@ -195,11 +199,21 @@ pub(super) fn remove<V>(tree: &mut Tree<V>, first: u64) -> Tree<V> {
                     }
                 },
             };
-            core::mem::replace(tree, heir)
+            (core::mem::replace(tree, heir)?, found)
         }
     };
     balance(tree);
-    taken
+    Some(taken)
+}
+
+/// Lets the gap of the lowest node begin at `gap`; whether there is a node.
+fn widen_lowest<V>(tree: &mut Tree<V>, gap: u64) -> bool {
+    let Some(node) = tree else { return false };
+    if !widen_lowest(&mut node.left, gap) {
+        node.set_gap(gap);
+    }
+    node.update();
+    true
 }
 
 fn remove_last<V>(tree: &mut Tree<V>) -> Tree<V> {
@@ -272,6 +286,7 @@ pub(super) fn check<V>(tree: &Tree<V>) {
         let gap = if node.first == 0 { 0 } else { class(node.gap, node.first - 1) };
         assert!(left.abs_diff(right) <= 1, "unbalanced");
         assert_eq!(node.height, 1 + left.max(right));
+        assert_eq!(node.own, gap);
         assert_eq!(node.best, gap.max(left_best).max(right_best));
         (node.height, node.best)
     }

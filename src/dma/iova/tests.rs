@@ -243,34 +243,3 @@ fn an_empty_space_is_filled_from_the_top_and_a_full_one_says_so() {
     assert_eq!(iovas.alloc(PAGE + 1, Iova(u64::MAX), 99), Err((IovaError::NoSpace, 99)));
     assert_eq!(iovas.alloc(PAGE, Iova(u64::MAX), 7), Ok(given[7]));
 }
-
-/// How long this thread was on a processor, where the system tells.
-fn busy_ns() -> u64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    stat.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
-}
-
-/// Not a check: what taking and giving back cost, for the decision about caches. Run with
-/// `--ignored --nocapture --release`.
-#[test]
-#[ignore = "a measurement"]
-fn measure() {
-    for live in [10, 1000, 100_000, 1_000_000_u64] {
-        let mut iovas = IovaAllocator::new(pool(), range(0, (1 << 48) - 1), PAGE).unwrap();
-        let mut firsts = std::vec::Vec::new();
-        for n in 0..live {
-            firsts.push(iovas.alloc(PAGE << (n % 3), Iova(u64::MAX), ()).unwrap().first());
-        }
-        let rounds = 200_000_u64;
-        let mut seed = 1_u64;
-        let start = busy_ns();
-        for n in 0..rounds {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let pick = (seed >> 33) as usize % firsts.len();
-            iovas.remove(firsts[pick]).unwrap();
-            firsts[pick] = iovas.alloc(PAGE << (n % 3), Iova(u64::MAX), ()).unwrap().first();
-        }
-        let each = (busy_ns() - start) / rounds;
-        std::println!("{live:>8} taken: {each} ns to give one back and take another");
-    }
-}
