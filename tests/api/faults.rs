@@ -6,6 +6,7 @@ use iommu::addr::{Iova, PhysAddr};
 use iommu::device::DeviceId;
 use iommu::domain::{DomainOptions, PagingDomain};
 use iommu::driver::EndpointId;
+use iommu::error::ProbeError;
 use iommu::fault::{Access, Fault, FaultHandler, FaultReason, Handled, Hint};
 use iommu::group::{Attachment, Group, OwnerId};
 use iommu::instance::FAULT_QUEUE;
@@ -140,6 +141,10 @@ fn a_fault_points_to_the_mistake_behind_it() {
     assert_eq!(hint, Hint::UnknownEndpoint, "wrong requester ids");
     assert!(text.starts_with("endpoint 0x99 was refused a write at 0x5000: no device was added"));
     assert!(text.contains("iommu-map, VIOT"), "{text}");
+
+    let unknown = ProbeError::NoDevice.to_string(); // what the unit says to an id that it does not have
+    assert!(unknown.contains("number the PCI buses first"), "{unknown}");
+    assert!(unknown.contains("requester ids from the firmware (iommu-map, VIOT)"), "{unknown}");
 
     let (hint, text) = told(8, Access::READ);
     assert_eq!(hint, Hint::Blocked, "it was at work before the IOMMU, or before its attach");

@@ -51,6 +51,26 @@ fn the_tutorial_is_the_example() {
     }
 }
 
+/// Lines without their indentation; empty ones don't count.
+fn trimmed(text: &str) -> Vec<&str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn the_porting_guide_shows_code_that_runs() {
+    let guide = read("docs/porting.md");
+    let code = read("examples/porting.rs") + &read("tests/firmware/main.rs");
+    let code = trimmed(&code);
+    let pieces: Vec<_> =
+        guide.split("```rust\n").skip(1).map(|rest| rest.split("```").next()).collect();
+    assert!(pieces.len() > 10, "{} pieces", pieces.len());
+    for piece in pieces {
+        let piece = trimmed(piece.expect("a block ends"));
+        let found = code.windows(piece.len()).any(|lines| lines == piece);
+        assert!(found && !piece.is_empty(), "not in the example: {piece:#?}");
+    }
+}
+
 #[test]
 fn a_message_is_compared_with_its_format() {
     assert!(prints("tried {=u32:#x} times", "tried 0x10 times"));
