@@ -68,6 +68,13 @@ impl IovaRange {
         if first.0 <= last.0 { Some(Self { first, last }) } else { None }
     }
 
+    /// `first..=last`, where it is known that `last` is not below `first`.
+    #[inline]
+    pub(crate) const fn ordered(first: Iova, last: Iova) -> Self {
+        debug_assert!(first.0 <= last.0, "a range is ordered");
+        Self { first, last }
+    }
+
     /// Returns the `len` bytes from `first`, or `None` if `len` is 0 or the run would wrap.
     #[must_use]
     pub const fn from_len(first: Iova, len: u64) -> Option<Self> {

@@ -233,6 +233,7 @@ impl<R: RawLock> State<R> {
 }
 
 /// Books that a mapping is about to leave the record: its place is free, and its bits go.
+#[inline(always)]
 pub(super) fn forgotten(
     range: IovaRange,
     mapping: &Mapping,

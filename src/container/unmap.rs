@@ -253,28 +253,36 @@ impl<R: RawLock> State<R> {
     ) -> Result<Option<(IovaRange, Marked)>, UnmapDmaError> {
         let exact = is_range && self.kind == Kind::V2;
         let Some(range) = self.reach(range, is_range) else { return Ok(None) };
-        let mut busy = self.copies.iter().any(|copy| copy.overlaps(range));
+        let Self { mappings, pins, copies, next_serial, .. } = self;
         let mut held = None;
-        for (entry, mapping) in self.mappings.overlapping(range) {
-            if exact && !range.encloses(entry) {
-                return Err(UnmapDmaError::InvalidArg); // rules T1-361, T1-372
+        let mut cut = false;
+        // Where the first mapping is that can't go; from there on nothing is marked.
+        let busy = copies.iter().any(|copy| copy.overlaps(range));
+        let mut bad = busy.then_some(range.first());
+        mappings.for_each_mut(range, |entry, mapping| {
+            cut = exact && !range.encloses(entry); // rules T1-361, T1-372
+            if cut || mapping.phase != Phase::Live {
+                bad = bad.or(Some(entry.first()));
+            } else if held.is_none() && bad.is_none() {
+                if !pins.is_empty() && pins.overlaps(entry) {
+                    held = Some((entry, mapping.serial));
+                } else {
+                    mapping.phase = Phase::Removing;
+                }
             }
-            busy |= mapping.phase != Phase::Live;
-            if held.is_none() && !self.pins.is_empty() && self.pins.overlaps(entry) {
-                held = Some((entry, mapping.serial));
-            }
-        }
-        if busy {
-            return Err(UnmapDmaError::Busy);
-        }
-        self.mappings.for_each_mut(range, |entry, mapping| {
-            let goes = held.is_none_or(|(held, _)| held != entry);
-            if goes {
-                mapping.phase = Phase::Removing;
-            }
-            goes
+            !cut
         });
-        Ok(Some((range, Marked { serials: self.next_serial, held })))
+        if let Some(bad) = bad {
+            mappings.for_each_mut(range, |entry, mapping| {
+                let seen = entry.first() < bad;
+                if seen {
+                    mapping.phase = Phase::Live; // as it was
+                }
+                seen
+            });
+            return Err(if cut { UnmapDmaError::InvalidArg } else { UnmapDmaError::Busy });
+        }
+        Ok(Some((range, Marked { serials: *next_serial, held })))
     }
 
     /// The first marked mapping from `at` on.

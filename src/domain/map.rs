@@ -3,7 +3,7 @@
 use heapless::Vec;
 
 use super::{DomainState, PagingDomain};
-use crate::addr::{IovaRange, PhysAddr};
+use crate::addr::{Iova, IovaRange, PhysAddr};
 use crate::driver::{Geometry, Run, Target};
 use crate::error::{MapError, UnmapError};
 use crate::mark::sabotage;
@@ -49,15 +49,9 @@ impl<R: RawLock> PagingDomain<R> {
     /// As [`map`](Self::map); `InvalidArg` for an empty list, `Exists` also when two runs of the
     /// list overlap.
     pub fn map_runs(&self, runs: &[Run]) -> Result<(), MapError> {
-        if runs.is_empty() {
-            return Err(MapError::InvalidArg);
-        }
-        let geometry = self.geometry();
-        for run in runs {
-            check_run(&geometry, run)?;
-        }
+        let hull = check_runs(&self.geometry(), runs)?;
         let mut state = self.state.lock();
-        if state.takes_any() && runs.iter().any(|run| state.is_taken(run.range)) {
+        if state.is_taken(hull) && runs.iter().any(|run| state.is_taken(run.range)) {
             return Err(MapError::AddrInUse);
         }
         self.map_checked(&mut state, runs)
@@ -202,12 +196,6 @@ impl<R: RawLock> PagingDomain<R> {
 }
 
 impl DomainState {
-    /// Whether there are addresses that a caller's mapping may not touch.
-    #[inline]
-    fn takes_any(&self) -> bool {
-        self.window.is_some() || !self.reserved.as_slice().is_empty()
-    }
-
     /// Whether a caller's mapping may not touch `range`.
     #[inline]
     pub(super) fn is_taken(&self, range: IovaRange) -> bool {
@@ -312,6 +300,26 @@ impl DomainState {
 pub(super) fn is_whole(geometry: &Geometry, range: IovaRange) -> bool {
     let sizes = geometry.page_sizes;
     sizes.is_aligned(range.first().0) && sizes.is_aligned(range.last().0.wrapping_add(1))
+}
+
+/// Whether runs can be mapped, as [`check_run`] has it, and the range that encloses them.
+#[inline]
+fn check_runs(geometry: &Geometry, runs: &[Run]) -> Result<IovaRange, MapError> {
+    // What all have in common is looked at once.
+    let (mut low, mut high, mut bits) = (Iova(u64::MAX), Iova(0), 0);
+    let mut good = true;
+    for run in runs {
+        let (first, last) = (run.range.first(), run.range.last());
+        (low, high) = (low.min(first), high.max(last));
+        bits |= first.0 | last.0.wrapping_add(1) | run.phys.0;
+        good &= run.prot.is_valid() && run.phys.checked_add(run.range.span()).is_some();
+    }
+    let hull = IovaRange::new(low, high).ok_or(MapError::InvalidArg)?; // an empty list
+    if good && geometry.page_sizes.is_aligned(bits) && geometry.aperture.encloses(hull) {
+        return Ok(hull);
+    }
+    runs.iter().try_for_each(|run| check_run(geometry, run))?;
+    Ok(hull)
 }
 
 pub(super) fn check_run(geometry: &Geometry, run: &Run) -> Result<(), MapError> {

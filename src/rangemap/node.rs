@@ -12,6 +12,8 @@
 //! entry of the child before does. It need not be the address of an entry, so removals, and cuts at
 //! the lower end, leave it alone.
 
+use core::{iter, slice};
+
 use heapless::Vec;
 
 use crate::addr::{Iova, IovaRange};
@@ -51,6 +53,15 @@ pub(super) enum Kids<V> {
     Inners(Vec<Owned<Inner<V>>, INNER_MAX>),
 }
 
+/// Some entries of a leaf: where each begins, where it ends, its value.
+pub(super) type Row<'a, V> =
+    iter::Zip<iter::Zip<slice::Iter<'a, u64>, slice::Iter<'a, u64>>, slice::Iter<'a, V>>;
+
+/// No entries.
+pub(super) fn no_row<'a, V>() -> Row<'a, V> {
+    [].iter().zip(&[]).zip(&[])
+}
+
 /// A child on its way into a node.
 pub(super) enum Node<V> {
     Leaf(Owned<Leaf<V>>),
@@ -58,7 +69,7 @@ pub(super) enum Node<V> {
 }
 
 /// How many of the keys of a row are at or below `at`, without a branch per key.
-#[inline]
+#[inline(always)]
 fn count_up_to<const N: usize>(keys: &[u64; N], len: usize, at: u64) -> usize {
     const { assert!(N.is_power_of_two()) };
     let mut count = 0;
@@ -88,6 +99,15 @@ fn close<const N: usize>(keys: &mut [u64; N], len: usize, gone: core::ops::Range
         keys.copy_within(gone.end..len, gone.start);
     }
     keys[len - gone.len()..len].fill(NONE);
+}
+
+/// As [`close`] for one key, without a call if it is the last.
+#[inline(always)]
+fn close_one<const N: usize>(keys: &mut [u64; N], len: usize, gone: usize) {
+    if gone + 1 < len {
+        keys.copy_within(gone + 1..len, gone);
+    }
+    keys[len - 1] = NONE;
 }
 
 /// Moves keys between two neighbouring rows of these lengths until `left` has `want`.
@@ -169,7 +189,7 @@ impl<V> Leaf<V> {
     }
 
     /// The place of the entry that begins exactly at `first`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, first: Iova) -> Option<usize> {
         let place = self.count_up_to(first).checked_sub(1)?;
         (self.firsts[place] == first.0).then_some(place)
@@ -188,7 +208,16 @@ impl<V> Leaf<V> {
     #[inline]
     pub(super) fn range(&self, place: usize) -> Option<IovaRange> {
         let (first, last) = (self.firsts.get(place)?, self.lasts.get(place)?);
-        IovaRange::new(Iova(*first), Iova(*last))
+        Some(IovaRange::ordered(Iova(*first), Iova(*last)))
+    }
+
+    /// The entries from `place` on.
+    #[inline]
+    pub(super) fn row(&self, place: usize) -> Row<'_, V> {
+        let values = self.values.get(place..).unwrap_or_default();
+        let firsts = self.firsts.get(place..self.len()).unwrap_or_default();
+        let lasts = self.lasts.get(place..self.len()).unwrap_or_default();
+        firsts.iter().zip(lasts).zip(values)
     }
 
     #[inline]
@@ -212,13 +241,13 @@ impl<V> Leaf<V> {
         open(&mut self.lasts, len, place, range.last().0);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self, place: usize) -> Option<Entry<V>> {
         let range = self.range(place).filter(|_| place < self.len())?;
         let len = self.len();
-        let value = self.values.remove(place);
-        close(&mut self.firsts, len, place..place + 1);
-        close(&mut self.lasts, len, place..place + 1);
+        let value = if place + 1 == len { self.values.pop()? } else { self.values.remove(place) };
+        close_one(&mut self.firsts, len, place);
+        close_one(&mut self.lasts, len, place);
         Some((range, value))
     }
 

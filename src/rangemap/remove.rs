@@ -10,6 +10,7 @@ use super::node::{Entry, Found, Inner, Kids, LEAF_MIN, Node, descend_mut};
 use crate::addr::{Iova, IovaRange};
 
 /// Takes out the entry that begins exactly at `first`.
+#[inline(always)] // who drops what is taken out pays for no copy
 pub(super) fn remove<V>(
     root: &mut Option<Node<V>>,
     spare: &mut Spare<V>,
@@ -64,7 +65,7 @@ pub(super) fn remove_if<V>(
 }
 
 /// Restores the bounds of the nodes on the path to the leaf for `at`.
-#[inline]
+#[inline(always)]
 fn mend_path<V>(root: &mut Option<Node<V>>, spare: &mut Spare<V>, at: Iova) {
     match root {
         Some(Node::Inner(_)) => mend_inner(root, at),
@@ -78,6 +79,7 @@ fn mend_path<V>(root: &mut Option<Node<V>>, spare: &mut Spare<V>, at: Iova) {
 }
 
 /// As [`mend_path`], below a root with children.
+#[inline(never)]
 fn mend_inner<V>(root: &mut Option<Node<V>>, at: Iova) {
     if let Some(Node::Inner(inner)) = root {
         mend_below(inner, at, true);
