@@ -65,6 +65,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
             Ok(domain) => domain,
             Err(error) => return Err(Refused { error, ownership }),
         };
+        // The list made for the new domain holds until the members of a group change.
+        let at = state.member_changes().wrapping_add(domain.instance().member_changes());
         let aperture = domain.geometry().aperture;
         let first = state.domains.is_empty();
         let prepared = self.prepare(&state, &domain, aperture, ownership.group());
@@ -86,7 +88,7 @@ impl<M: Memory, R: RawLock> Container<M, R> {
                     state.passing = None;
                     state.domains.push_front(filled.entry);
                     state.windows = filled.windows;
-                    state.windows_at = None; // other domains
+                    state.windows_at = Some(at);
                     state.page_sizes = filled.page_sizes;
                     emit!(debug, "iommu: container has a new domain");
                     return Ok(());
@@ -227,14 +229,16 @@ impl<M: Memory, R: RawLock> Container<M, R> {
 }
 
 impl<R: RawLock> State<R> {
-    /// What stays usable once a group is there; `None` without a constraint.
+    /// What stays usable once a group is there; `None`: what is now.
     fn windows_without(&self, group: &Group<R>) -> Result<Option<Windows>, OutOfMemory> {
-        if self.windows.is_empty() {
-            return Ok(None);
-        }
-        let mut windows = self.windows.clipped(IovaRange::ALL)?;
-        group.with_reserved(|reserved| windows.subtract(reserved))?;
-        Ok(Some(windows))
+        group.with_reserved(|reserved| {
+            if !self.windows.miss(reserved) {
+                return Ok(None); // nothing of it is usable now, or there is no constraint
+            }
+            let mut windows = self.windows.clipped(IovaRange::ALL)?;
+            windows.subtract(reserved)?;
+            Ok(Some(windows))
+        })
     }
 
     /// Rule T1-159: the domains that are there, newest first. `None`: attached.

@@ -52,11 +52,16 @@ impl Windows {
     /// Takes every region out that is not relaxable (rules T1-193, T1-194).
     pub(super) fn subtract(&mut self, reserved: &ReservedRegions) -> Result<(), OutOfMemory> {
         sabotage!(WindowsWithRegions => return Ok(()));
-        let real = |kind| kind != ReservedKind::DirectRelaxable;
-        for region in reserved.as_slice().iter().filter(|region| real(region.kind)) {
-            self.subtract_one(region.range)?;
+        for hole in holes(reserved) {
+            self.subtract_one(hole)?;
         }
         Ok(())
+    }
+
+    /// Whether [`subtract`](Self::subtract) would change something. Mostly all devices reserve the
+    /// same.
+    pub(super) fn miss(&self, reserved: &ReservedRegions) -> bool {
+        holes(reserved).any(|hole| self.ranges.iter().any(|window| window.overlaps(hole)))
     }
 
     fn subtract_one(&mut self, hole: IovaRange) -> Result<(), OutOfMemory> {
@@ -79,6 +84,13 @@ impl Windows {
         }
         Ok(())
     }
+}
+
+/// What no mapping may touch (rules T1-193, T1-194).
+fn holes(reserved: &ReservedRegions) -> impl Iterator<Item = IovaRange> {
+    let real = |kind| kind != ReservedKind::DirectRelaxable;
+    let regions = reserved.as_slice().iter().filter(move |region| real(region.kind));
+    regions.map(|region| region.range)
 }
 
 impl<M: Memory, R: RawLock> Container<M, R> {

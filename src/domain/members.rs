@@ -12,10 +12,11 @@ use crate::pool::Shared;
 use crate::reserved::{ReservedKind, ReservedRegion, ReservedRegions};
 use crate::sync::RawLock;
 
-/// What changes in a domain when a group arrives. Worked out before anything is sent.
+/// What changes in a domain when a group arrives. Worked out before anything is sent, and carried out
+/// under the same hold of the lock.
 pub(crate) struct Admission {
-    /// `None`: as it is. The table is large, and mostly all devices reserve the same.
-    reserved: Option<ReservedRegions>,
+    /// Whether the devices reserve what nobody did before. There is room for it.
+    more: bool,
     window: Option<IovaRange>,
 }
 
@@ -63,30 +64,42 @@ impl DomainState {
         }
         let window = self.window.or(needed);
         if reserved.as_slice().iter().all(|region| self.reserved.covers(region)) {
-            return Ok(Admission { reserved: None, window });
+            return Ok(Admission { more: false, window });
         }
+        self.union(reserved).ok_or(AttachError::NoSpace)?;
+        Ok(Admission { more: true, window })
+    }
+
+    /// What is reserved with that as well; `None`: the table has no room.
+    #[inline(never)] // the table is large, and mostly all devices reserve the same
+    fn union(&self, reserved: &ReservedRegions) -> Option<ReservedRegions> {
         let mut union = self.reserved.clone();
-        for region in reserved.as_slice() {
-            union.add(*region).map_err(|_| AttachError::NoSpace)?;
-        }
-        Ok(Admission { reserved: Some(union), window })
+        reserved.as_slice().iter().try_for_each(|region| union.add(*region)).ok()?;
+        Some(union)
     }
 
     /// Takes devices in that were admitted and whose endpoints are here now.
-    pub(crate) fn enter(&mut self, devices: &List<Device>, admission: Admission) {
+    pub(crate) fn enter(
+        &mut self,
+        devices: &List<Device>,
+        reserved: &ReservedRegions,
+        admission: Admission,
+    ) {
         devices.for_each_shared(|device| self.devices.push_back(device));
-        self.settle_in(admission);
+        self.settle_in(reserved, admission);
     }
 
     /// As [`enter`](Self::enter), for one device.
-    pub(crate) fn enter_one(&mut self, device: Shared<Device>, admission: Admission) {
-        self.devices.push_back(device);
-        self.settle_in(admission);
+    pub(crate) fn enter_one(&mut self, device: &Shared<Device>, admission: Admission) {
+        self.devices.push_back(device.clone());
+        self.settle_in(device.reserved(), admission);
     }
 
-    fn settle_in(&mut self, admission: Admission) {
-        if let Some(reserved) = admission.reserved {
-            self.reserved = reserved;
+    fn settle_in(&mut self, reserved: &ReservedRegions, admission: Admission) {
+        if admission.more
+            && let Some(union) = self.union(reserved)
+        {
+            self.reserved = union;
         }
         self.window = admission.window;
     }
@@ -124,14 +137,14 @@ impl DomainState {
     /// mappings in a direct region.
     fn is_mapped_into(&self, region: &ReservedRegion) -> bool {
         sabotage!(IgnoreReservedAtAttach => return false);
-        let mut inside = self.mappings.overlapping(region.range);
+        let inside = || self.mappings.overlapping(region.range);
         match region.kind {
+            ReservedKind::Reserved | ReservedKind::Msi => self.mappings.overlaps(region.range),
             ReservedKind::DirectRelaxable => false,
-            ReservedKind::Direct => inside.any(|(range, to)| to.phys.0 != range.first().0),
+            ReservedKind::Direct => inside().any(|(range, to)| to.phys.0 != range.first().0),
             ReservedKind::SoftwareMsi => {
-                inside.any(|(range, _)| !self.window.is_some_and(|window| window.encloses(range)))
+                inside().any(|(range, _)| !self.window.is_some_and(|window| window.encloses(range)))
             }
-            ReservedKind::Reserved | ReservedKind::Msi => inside.next().is_some(),
         }
     }
 }

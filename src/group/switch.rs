@@ -112,9 +112,9 @@ impl<'a, R: RawLock> Side<'a, R> {
         }
     }
 
-    fn enter(&mut self, devices: &List<Device>, admission: Option<Admission>) {
+    fn enter(&mut self, members: &Members<'_>, admission: Option<Admission>) {
         if let (Self::Paging(_, state), Some(admission)) = (self, admission) {
-            state.enter(devices, admission);
+            state.enter(members.devices, members.reserved, admission);
         }
     }
 
@@ -149,7 +149,7 @@ pub(super) fn switch<R: RawLock>(
         from.left(endpoints.len());
         from.leave(members.devices.iter());
         to.joined(endpoints.len());
-        to.enter(members.devices, admission);
+        to.enter(&members, admission);
         return Ok(());
     };
     let touched = endpoints.get(..touched(&failure, endpoints.len())).unwrap_or(endpoints);
@@ -250,7 +250,7 @@ pub(super) fn arrive<R: RawLock>(
         }
     }
     if let (Side::Paging(_, state), Some(admission)) = (&mut to, admission) {
-        state.enter_one(device.clone(), admission);
+        state.enter_one(device, admission);
     }
     Ok(())
 }

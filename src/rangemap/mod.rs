@@ -262,7 +262,16 @@ impl<V> RangeMap<V> {
     #[inline]
     #[must_use]
     pub fn overlaps(&self, range: IovaRange) -> bool {
-        self.overlapping(range).next().is_some()
+        let found = self.root.as_ref().and_then(|root| node::descend(root, range.first()));
+        let Some(Found { leaf, next }) = found else { return false };
+        match leaf.get(leaf.reaching(range.first())) {
+            Some((entry, _)) => entry.first() <= range.last(),
+            // A leaf may begin above where its parent says.
+            None if next.is_some_and(|next| next <= range.last()) => {
+                self.overlapping(range).next().is_some()
+            }
+            None => false,
+        }
     }
 
     /// The entries that share an address with `range`, ascending, in O(log n + k) for k of them.
