@@ -305,6 +305,10 @@ pub(super) fn is_whole(geometry: &Geometry, range: IovaRange) -> bool {
 /// Whether runs can be mapped, as [`check_run`] has it, and the range that encloses them.
 #[inline]
 fn check_runs(geometry: &Geometry, runs: &[Run]) -> Result<IovaRange, MapError> {
+    if let [run] = runs {
+        check_run(geometry, run)?;
+        return Ok(run.range);
+    }
     // What all have in common is looked at once.
     let (mut low, mut high, mut bits) = (Iova(u64::MAX), Iova(0), 0);
     let mut good = true;
