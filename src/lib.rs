@@ -45,6 +45,7 @@
 //!
 //! The locks and their order are in `docs/locking.md`.
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(test, feature = "alloc"))]
 extern crate alloc;

@@ -83,8 +83,9 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
         unsafe { self.inner.unmap(iova) }
     }
 
-    /// As [`unmap_raw`](Self::unmap_raw); with [`Invalidation::Deferred`] the device may reach the
-    /// memory until [`is_flushed`](Self::is_flushed) says otherwise of the ticket.
+    /// As [`unmap_raw`](Self::unmap_raw); with
+    /// [`Invalidation::Deferred`](super::Invalidation::Deferred) the device may reach the memory
+    /// until [`is_flushed`](Self::is_flushed) says otherwise of the ticket.
     ///
     /// # Errors
     ///

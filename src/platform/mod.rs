@@ -64,7 +64,8 @@ pub unsafe trait Platform: Send + Sync {
     /// Takes back what [`alloc_dma`](Self::alloc_dma) gave.
     ///
     /// The crate calls it only when no device can reach the memory any more: after a confirmed
-    /// reset. Memory of a device whose reset is not confirmed is never given back.
+    /// reset of the IOMMU that used it, or, for bounce pages and coherent memory of `iommu::dma`, a
+    /// confirmed unmap. Memory of which that is not confirmed is never given back.
     ///
     /// # Safety
     ///

@@ -1,14 +1,14 @@
 //! Split virtqueue, for a device that is not trusted. virtio 1.2 §2.7.
 //!
 //! A queue is cut into *chains* of one or two direct descriptors; chain `n` always uses the same
-//! descriptors and shows the same buffers, so its descriptors are written once ([`SplitQueue::lay`])
+//! descriptors and shows the same buffers, so its descriptors are written once (`SplitQueue::lay`)
 //! and its number is also the place of its buffers in the memory of whoever drives the queue. (A
 //! device that writes over a descriptor only misleads itself.) Everything we need to know is in our
 //! own memory: which chains are in flight, both indexes. Descriptors and available ring are only
 //! written; of the used ring every field is checked (virtio-iommu rules 11.1 to 11.3) and the first
 //! lie breaks the queue for good.
 //!
-//! Who pushes chooses the chain: one that it took with [`SplitQueue::reserve`] and gives back, or,
+//! Who pushes chooses the chain: one that it took with `SplitQueue::reserve` and gives back, or,
 //! while nothing is in flight, any.
 //!
 //! The lengths that the device reports are data; the caller judges them (rule 11.4).
