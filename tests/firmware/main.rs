@@ -49,6 +49,9 @@ fn endpoints(
     let (mut phandle, mut ids) = (0, Vec::new());
     for entry in Iommus::new(bytes).entries(cells_of) {
         let entry = entry?; // says which phandle, and what is wrong
+        if !ids.is_empty() && entry.phandle() != phandle {
+            return Err("one device behind two IOMMUs".into());
+        }
         phandle = entry.phandle();
         ids.push(entry.endpoint().ok_or("ids of more than one cell are their IOMMU's to explain")?);
     }
@@ -105,6 +108,8 @@ fn what_can_not_be_read_whole_is_not_read_at_all() {
         Some(&IommusError::UnknownIommu { phandle: off }),
         "it is disabled"
     );
+    let both = endpoints(&tree(), &node("/soc/dma@20040000")).unwrap_err().to_string();
+    assert!(both.contains("behind two IOMMUs"), "{both}");
     let serial = endpoints(&tree(), &node("/soc/serial@20030000")).unwrap();
     assert_eq!(serial, (0, vec![]));
 }
