@@ -144,6 +144,9 @@ pub struct Common {
     #[arg(long, global = true, value_enum)]
     pub arch: Option<Arch>,
     /// How QEMU runs guest code.
+    ///
+    /// A KVM inside a virtual machine may be much slower than `tcg`, so boots under `kvm` get ten times
+    /// their limits.
     #[arg(long, global = true, value_enum, default_value_t = Accel::Tcg)]
     pub accel: Accel,
     /// The QEMU program to use; never installed, must be there.
@@ -155,7 +158,7 @@ pub struct Common {
     #[arg(long, global = true)]
     pub icount: bool,
     /// Limit for each boot: 60 seconds without a choice, 120 for the image `load`, and 1200 for a
-    /// benchmark or a long load.
+    /// benchmark or a long load; ten times that under `kvm`.
     #[arg(long, global = true, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: Option<u64>,
@@ -171,9 +174,10 @@ pub struct Common {
 }
 
 impl Common {
-    /// Returns the limit for each boot, `default` seconds without a choice.
+    /// Returns the limit for each boot; without a choice, `default` seconds where guest code is
+    /// translated, and more under a KVM.
     pub fn limit(&self, default: u64) -> Duration {
-        Duration::from_secs(self.timeout.unwrap_or(default))
+        Duration::from_secs(self.timeout.unwrap_or(default * self.accel.patience()))
     }
 }
 
@@ -196,6 +200,17 @@ pub enum Accel {
     Tcg,
     /// On the host's processor; host and guest must be of one architecture.
     Kvm,
+}
+
+impl Accel {
+    /// By how much a boot may take longer. A limit only ends what hangs: a KVM that is itself inside a
+    /// virtual machine can be slower than translation by more than an order of magnitude.
+    fn patience(self) -> u64 {
+        match self {
+            Self::Tcg => 1,
+            Self::Kvm => 10,
+        }
+    }
 }
 
 /// Variants of the machine.
@@ -258,6 +273,16 @@ mod tests {
         assert_eq!(kind(&["test", "one", "two"]), ErrorKind::UnknownArgument);
         assert_eq!(kind(&["test", "--all"]), ErrorKind::MissingRequiredArgument);
         assert_eq!(kind(&["test", "--long", "--mutants"]), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn a_limit_follows_the_accelerator_unless_it_was_chosen() {
+        let limit = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["cargo qemu"], args].concat()).expect("parses");
+            cli.common.limit(60).as_secs()
+        };
+        assert_eq!((limit(&[]), limit(&["--accel", "kvm"])), (60, 600));
+        assert_eq!(limit(&["--accel", "kvm", "--timeout", "5"]), 5);
     }
 
     #[test]
