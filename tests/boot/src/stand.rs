@@ -271,10 +271,6 @@ impl Bench for Stand {
 }
 
 impl Matrix for Stand {
-    fn plays(&self, _: Kind) -> bool {
-        true
-    }
-
     fn needs(&self, kind: Kind, each: &mut dyn FnMut(Need)) {
         self.engines.lock().of(kind).needs().iter().copied().for_each(each);
     }

@@ -132,9 +132,6 @@ pub enum Aim {
 
 /// A bench whose devices do one access at a time, of a kind.
 pub trait Matrix: Bench {
-    /// Whether it has devices of this kind.
-    fn plays(&self, kind: Kind) -> bool;
-
     /// Calls `each` with what the device needs.
     fn needs(&self, kind: Kind, each: &mut dyn FnMut(Need));
 

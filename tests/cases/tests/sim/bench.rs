@@ -1,9 +1,10 @@
 //! The bench of the host: the units are the judges, and memory is numbers, but for that of drivers.
-//! Of the numbers only what cases and `carry` write is kept.
+//! Of the numbers only what cases, `carry` and the devices of the matrix write is kept.
 #![expect(unsafe_code, reason = "a device reads and writes memory by its address")]
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use iommu::addr::{Iova, PhysAddr};
 use iommu::device::DeviceId;
@@ -25,35 +26,80 @@ pub struct HostBench<U> {
     judges: Vec<U>,
     units: Vec<Shared<Instance>>,
     pages: &'static Pages,
+    /// Whether there is a virtio-rng, a virtio-blk and an NVMe as well.
+    has_all_kinds: bool,
 }
 
 /// Memory by number: what is handed out, first address to pages. And memory of the program, for
 /// drivers of the kernel.
-#[derive(Default)]
 pub struct Pages {
     taken: Mutex<BTreeMap<u64, u64>>,
     written: Mutex<BTreeMap<u64, u8>>,
+    /// What everything else is.
+    fill: AtomicU8,
     machine: SimPlatform,
 }
 
 impl<U: Unit> HostBench<U> {
     /// A bench with these units.
     pub fn new(judges: Vec<U>) -> Self {
+        Self::with_kinds(judges, false)
+    }
+
+    /// A bench with this unit, and a device of each kind behind it.
+    pub fn with_all_kinds(judge: U) -> Self {
+        Self::with_kinds(vec![judge], true)
+    }
+
+    fn with_kinds(judges: Vec<U>, has_all_kinds: bool) -> Self {
         // Each test counts its own nodes; a few bytes per test are never given back.
         let pool: &'static Pool = Box::leak(Box::new(Pool::heap()));
-        let registry = Registry::new(pool);
-        let units: Vec<_> = judges.iter().map(|judge| judge.add(&registry)).collect();
-        let bench = Self { registry, judges, units, pages: Box::leak(Box::default()) };
-        for who in Who::ALL.into_iter().filter(|who| bench.has(*who)) {
-            let Seat { device, endpoint, .. } = bench.seat(who);
-            let info = DeviceInfo { id: device, endpoints: &[endpoint], with: None };
-            bench.registry.add_device(bench.unit(who), &info).unwrap();
-        }
+        let pages = Box::leak(Box::new(Pages {
+            taken: Mutex::default(),
+            written: Mutex::default(),
+            fill: AtomicU8::new(FILL),
+            machine: SimPlatform::default(),
+        }));
+        let (registry, units) = (Registry::new(pool), Vec::new());
+        let mut bench = Self { registry, judges, units, pages, has_all_kinds };
+        bench.start();
         bench
     }
 
+    /// Starts the units and adds every device.
+    fn start(&mut self) {
+        self.units = self.judges.iter().map(|judge| judge.add(&self.registry)).collect();
+        for who in Who::ALL.into_iter().filter(|who| self.has(*who)) {
+            let Seat { device, endpoint, .. } = self.seat(who);
+            let info = DeviceInfo { id: device, endpoints: &[endpoint], with: None };
+            self.registry.add_device(self.unit(who), &info).unwrap();
+        }
+    }
+
+    /// Starts everything anew, in the same memory.
+    pub fn renew(&mut self) {
+        self.units.clear();
+        self.registry = Registry::new(self.registry.pool());
+        self.start();
+    }
+
+    /// The memory.
+    pub fn pages(&self) -> &'static Pages {
+        self.pages
+    }
+
+    /// The unit of a device.
+    pub fn judge(&self, who: Who) -> &U {
+        &self.judges[self.seat(who).unit]
+    }
+
+    /// Where an access leads, if anywhere. Nobody looks at the record.
+    pub fn leads(&self, who: Who, iova: u64, access: Access) -> Option<PhysAddr> {
+        self.judge(who).reach(self.seat(who).endpoint, Iova(iova), access).ok()
+    }
+
     /// One access, and where it led. The record must come through the instance as the unit made it.
-    fn access(&self, who: Who, iova: u64, access: Access) -> Result<PhysAddr, DriverFault> {
+    pub fn access(&self, who: Who, iova: u64, access: Access) -> Result<PhysAddr, DriverFault> {
         let Seat { endpoint, unit, .. } = self.seat(who);
         let found = self.judges[unit].reach(endpoint, Iova(iova), access);
         if let Err(fault) = found {
@@ -86,6 +132,28 @@ impl<U: Unit> HostBench<U> {
 }
 
 impl Pages {
+    /// Makes all of it this value.
+    pub fn fill_with(&self, value: u8) {
+        self.written.lock().unwrap().clear();
+        self.fill.store(value, Ordering::Relaxed);
+    }
+
+    /// What was written since, by address.
+    pub fn written(&self) -> BTreeMap<u64, u8> {
+        self.written.lock().unwrap().clone()
+    }
+
+    /// The byte at `at`, wherever that is.
+    pub fn read_anywhere(&self, at: PhysAddr) -> u8 {
+        let written = self.written.lock().unwrap().get(&at.0).copied();
+        written.unwrap_or_else(|| self.fill.load(Ordering::Relaxed))
+    }
+
+    /// Writes the byte at `at`, wherever that is.
+    pub fn write_anywhere(&self, at: PhysAddr, value: u8) {
+        self.written.lock().unwrap().insert(at.0, value);
+    }
+
     fn has(&self, phys: PhysAddr) -> bool {
         let taken = self.taken.lock().unwrap();
         let below = taken.range(..=phys.0).next_back();
@@ -116,12 +184,12 @@ impl Store for Pages {
 
     fn read(&self, at: PhysAddr) -> u8 {
         assert!(self.has(at), "{at:?} is not in use");
-        self.written.lock().unwrap().get(&at.0).copied().unwrap_or(FILL)
+        self.read_anywhere(at)
     }
 
     fn write(&self, at: PhysAddr, value: u8) {
         assert!(self.has(at), "{at:?} is not in use");
-        self.written.lock().unwrap().insert(at.0, value);
+        self.write_anywhere(at, value);
     }
 }
 
@@ -142,7 +210,10 @@ impl<U: Unit> Bench for HostBench<U> {
             Who::Pair => (3, 0x100, 0),
             Who::Twin => (4, 0x100, 0),
             Who::Other => (5, 0x10, 1),
-            Who::Rng | Who::Blk | Who::Nvme => return None,
+            Who::Rng | Who::Blk | Who::Nvme if !self.has_all_kinds => return None,
+            Who::Rng => (6, 0x40, 0),
+            Who::Blk => (7, 0x48, 0),
+            Who::Nvme => (8, 0x50, 0),
         };
         let seat = Seat { device: DeviceId(device), endpoint: EndpointId(endpoint), unit };
         (unit < self.units.len()).then_some(seat)
@@ -184,16 +255,14 @@ impl<U: Unit> Bench for HostBench<U> {
     }
 
     fn touch(&self, who: Who, iova: u64) {
-        let Seat { endpoint, unit, .. } = self.seat(who);
-        let _ = self.judges[unit].reach(endpoint, Iova(iova), Access::WRITE);
+        let _ = self.leads(who, iova, Access::WRITE);
     }
 
     fn carry(&self, who: Who, from: u64, to: u64) {
-        let Seat { endpoint, unit, .. } = self.seat(who);
-        let lead = |iova, access| self.judges[unit].reach(endpoint, Iova(iova), access).ok();
         for at in 0..4 {
-            let byte = lead(from + at, Access::READ).map_or(0, |phys| self.pages.read(phys));
-            if let Some(phys) = lead(to + at, Access::WRITE) {
+            let from = self.leads(who, from + at, Access::READ);
+            let byte = from.map_or(0, |phys| self.pages.read(phys));
+            if let Some(phys) = self.leads(who, to + at, Access::WRITE) {
                 self.pages.write(phys, byte);
             }
         }
@@ -210,7 +279,8 @@ impl<U: Unit> Bench for HostBench<U> {
     }
 }
 
-fn refusal(fault: DriverFault, iova: u64) -> Outcome {
+/// What the record of a refusal at `iova` says.
+pub fn refusal(fault: DriverFault, iova: u64) -> Outcome {
     match fault {
         DriverFault { address: Some(address), reason, access, .. } if address == Iova(iova) => {
             Outcome::Refused { address: address.0, reason, access: access.bits() }

@@ -1,9 +1,11 @@
-//! The table against the software IOMMU, on units of several kinds; against the virtio-iommu driver
-//! and a model of its device; and checks of the table itself.
+//! The table and the matrix of refused DMA against the software IOMMU, on units of several kinds, and
+//! against the virtio-iommu driver and a model of its device; and checks of the table itself.
 //!
 //! `cases!` makes a test of each row, so the harness lists and filters them one by one.
 
 mod bench;
+mod matrix;
+mod stand;
 mod table;
 mod unit;
 mod wire;

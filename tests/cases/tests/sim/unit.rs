@@ -12,7 +12,7 @@ use iommu::pool::{Pool, Shared};
 use iommu::registry::Registry;
 use iommu::reserved::{ReservedKind, ReservedRegion};
 use iommu::sim::{Sim, SimConfig};
-use iommu::virtio::transport::fake::{FakeConfig, FakeMachine};
+use iommu::virtio::transport::fake::{FakeConfig, FakeMachine, Lie};
 
 /// A unit that can be asked where an access leads.
 pub trait Unit {
@@ -21,6 +21,12 @@ pub trait Unit {
 
     /// Where an access leads, or the fault that it raised in the unit.
     fn reach(&self, who: EndpointId, iova: Iova, access: Access) -> Result<PhysAddr, DriverFault>;
+
+    /// Makes it stop answering, so that its driver gives it up. A software unit can't: it is its own
+    /// driver.
+    fn silence(&self) {
+        unreachable!("this unit always answers");
+    }
 }
 
 /// A software unit with a doorbell where the board of the boot images has it.
@@ -43,7 +49,7 @@ impl Unit for Sim {
 
 /// A model of a virtio-iommu with the endpoints that the cases use. Its doorbell is the default's.
 pub fn device(delay: u32) -> FakeMachine {
-    let endpoints = vec![0x10, 0x18, 0x100];
+    let endpoints = vec![0x10, 0x18, 0x100, 0x40, 0x48, 0x50];
     FakeMachine::new(FakeConfig { endpoints, delay, ..FakeConfig::default() })
 }
 
@@ -67,5 +73,9 @@ impl Unit for FakeMachine {
             let reason = if reason == 0 { FaultReason::Domain } else { FaultReason::Mapping };
             DriverFault { endpoint: who, address: Some(iova), access, reason }
         })
+    }
+
+    fn silence(&self) {
+        self.lie(0, Lie::NoAnswer);
     }
 }
