@@ -12,6 +12,7 @@ use crate::driver::{
 use crate::error::DomainError;
 use crate::fault::DriverFault;
 use crate::list::Link;
+use crate::mark::sabotage;
 use crate::pool::{Owned, Pool};
 use crate::sync::{Mutex, RawLock, SpinLock};
 
@@ -126,6 +127,7 @@ impl<R: RawLock> Instance<R> {
 
     /// Notes that the members of a group with an owner changed, and so what it reserves.
     pub(crate) fn members_changed(&self) {
+        sabotage!(MissMemberChanges => return);
         self.member_changes.fetch_add(1, Ordering::Release);
     }
 

@@ -26,6 +26,7 @@ macro_rules! sabotages {
 sabotages! {
     SkipUnmap "skip_unmap" "no UNMAP is sent",
     UnmapFirstOfBatch "unmap_first_of_batch" "only the first range of a batch is unmapped",
+    ForgetSomeUnmaps "forget_some_unmaps" "each thousandth UNMAP names another place",
     UnmapTooShort "unmap_too_short" "an UNMAP of several pages leaves the last one out",
     SkipReplay "skip_replay" "a domain that the device forgot is not filled again",
     ReplayAllRights "replay_all_rights" "what is replayed can be read and written",
@@ -33,6 +34,7 @@ sabotages! {
     DropWriteOnly "drop_write_only" "a MAP for writing allows reading",
     MapTooLong "map_too_long" "a MAP has one page too many at its end",
     MapTooShort "map_too_short" "a MAP lacks the last byte",
+    LaterMapsAstray "later_maps_astray" "after 30 000 of them, a MAP leads one page too far",
     LeaveBypass "leave_bypass" "start-up leaves the bypass byte as it is",
     DetachToBlock "detach_to_block" "an endpoint is blocked by DETACH",
     KeepAtDetach "keep_at_detach" "an endpoint that should be blocked stays where it is",
@@ -54,6 +56,8 @@ sabotages! {
     MapFirstDomainOnly "map_first_domain_only" "a container maps into its first domain alone",
     UnmapNewestDomainOnly "unmap_newest_domain_only" "a container unmaps from its newest domain alone",
     NoUndoAcrossDomains "no_undo_across_domains" "what one domain refused stays in the others",
+    ShortUnmapUnsent "short_unmap_unsent" "a container's short way to unmap sends nothing",
+    MissMemberChanges "miss_member_changes" "a container misses that a group's devices changed",
     SkipFill "skip_fill" "a container's new domain is not given the mappings",
     WindowsWithRegions "windows_with_regions" "a container's windows keep reserved regions",
 }

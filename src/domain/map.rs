@@ -140,7 +140,8 @@ impl<R: RawLock> PagingDomain<R> {
         }
         let (view, pending) = state.view_and_pending(self.id);
         let driver = self.instance.driver();
-        driver.unmap(&view, &[range], pending)?;
+        let sent = crate::mark::sabotaged!(ShortUnmapUnsent, &[range][..], &[]);
+        driver.unmap(&view, sent, pending)?;
         driver.sync(&view, pending)?;
         state.mappings.remove(range.first());
         Ok(Some(Run { range, phys, prot }))

@@ -440,12 +440,16 @@ impl Requests {
                 let last = sabotaged!(MapTooShort, last, last - 1);
                 let prot = sabotaged!(DropReadOnly, run.prot, run.prot | Prot::WRITE);
                 let prot = sabotaged!(DropWriteOnly, prot, prot | Prot::READ);
+                let phys = run.phys.0;
+                let phys = sabotaged!(LaterMapsAstray, phys, {
+                    phys + (u64::from(self.counters.map > 30_000) << 12)
+                });
                 let request = MapReq {
                     head: ReqHead::new(RequestType::MAP),
                     domain: domain.0.into(),
                     virt_start: first.into(),
                     virt_end: last.into(),
-                    phys_start: run.phys.0.into(),
+                    phys_start: phys.into(),
                     flags: map_flags(prot).into(),
                 };
                 self.write_slot(slot, request)
@@ -454,6 +458,10 @@ impl Requests {
                 let (first, last) = (range.first().0, range.last().0);
                 emit!(trace, "iommu: unmap domain {} {:#x}..={:#x}", domain.0, first, last);
                 self.counters.unmap += 1;
+                let (first, last) = sabotaged!(ForgetSomeUnmaps, (first, last), {
+                    let away = u64::from(self.counters.unmap.is_multiple_of(1000)) << 40;
+                    (first ^ away, last ^ away)
+                });
                 let last = sabotaged!(UnmapTooShort, last, first.max(last - 0x1000) | 0xfff);
                 let request = UnmapReq {
                     head: ReqHead::new(RequestType::UNMAP),
