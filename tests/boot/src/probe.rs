@@ -15,8 +15,10 @@ use iommu_runtime::edu::Direction;
 use crate::machine::{PLATFORM, TestDevice};
 use crate::tally;
 
-/// How long a fault record may take to arrive, and a transfer longer than its 100 ms.
-const LIMIT_NS: u64 = 1_000_000_000;
+/// How long a device may take, and the record of what it was refused. Much, because disks and networks
+/// are the host's: where the clock of the machine runs with its instructions, a second of it is a
+/// moment for the host.
+pub const LIMIT_NS: u64 = 20_000_000_000;
 
 /// Lets `device` write 4 bytes to `iova` at once, and looks whether they came to `offset` of
 /// `target`.
@@ -88,6 +90,8 @@ pub fn refusal_from(first: DriverFault, unit: &Instance, endpoint: EndpointId) -
     // One record per 4 bytes of the access: the others say the same.
     while let Some(other) = unit.next_fault() {
         if other.endpoint != first.endpoint || other.reason != first.reason {
+            let both = (first, other);
+            defmt::warn!("the records are {}", defmt::Debug2Format(&both));
             return Outcome::Wrong("the fault records contradict each other");
         }
     }

@@ -17,14 +17,13 @@ use iommu_cases::matrix::Need;
 use iommu_runtime::dma::Buffer;
 
 use crate::machine::PLATFORM;
+pub use crate::probe::LIMIT_NS;
 pub use edu::{EduEngine, MessageEngine};
 pub use nvme::NvmeEngine;
 pub use virtio::VirtioEngine;
 
 /// Where the memory of the engines is mapped: each has a mebibyte from here on.
 const NEEDS: u64 = 0x5000_0000;
-/// How long a device may take, in nanoseconds.
-pub const LIMIT_NS: u64 = 2_000_000_000;
 
 /// One device.
 pub trait Engine: Send {
