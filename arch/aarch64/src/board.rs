@@ -8,6 +8,8 @@ pub(crate) const DEVICE_TREE: usize = 0x4000_0000;
 pub(crate) const DEVICE_TREE_LEN: usize = 0x10_0000;
 /// Everything of the image lies below this address; see `memory.ld`.
 pub const IMAGE_END: usize = 0x4200_0000;
+/// What QEMU has for a firmware.
+pub(crate) const FW_CFG: usize = 0x0902_0000;
 /// The PL011 UART.
 pub(crate) const UART: usize = 0x0900_0000;
 

@@ -2,7 +2,9 @@
 
 use heapless::Vec;
 use iommu::driver::EndpointId;
-use iommu::firmware::{IommuMap, Viot, ViotNode};
+use iommu::firmware::{IommuMap, ViotNode};
+
+pub use iommu::firmware::Viot;
 
 use crate::devicetree::DeviceTree;
 

@@ -78,6 +78,12 @@ mod cases {
         unit::a_hot_added_device_brings_its_regions(&mut state.world, &state.machine);
     }
 
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn the_viot_says_what_the_device_tree_says(state: &mut State) {
+        unit::the_viot_says_what_the_device_tree_says(&state.machine);
+    }
+
     #[test]
     fn restart(state: &mut State) {
         unit::restart(&mut state.world, &state.machine);

@@ -180,3 +180,24 @@ pub fn the_aperture_has_the_bits_of_the_machine(world: &World, bits: &[u32]) {
     let ends = |bits: &u32| aperture.last().0 == u64::MAX >> (64 - bits);
     assert!(bits.iter().any(ends), "the aperture is {aperture:?}");
 }
+
+/// The device tree and the ACPI table VIOT, which a firmware would give to a system that wants it, say
+/// the same of every function; where the one says nothing, so does the other.
+#[cfg(target_arch = "aarch64")]
+pub fn the_viot_says_what_the_device_tree_says(machine: &Machine) {
+    use iommu_runtime::firmware::Topology;
+    let viot = crate::arch::viot();
+    let Topology::IommuMap(map) = machine.topology else {
+        assert!(viot.is_none(), "no IOMMU on PCI, so there is nothing to tell");
+        return;
+    };
+    let viot = Topology::Viot(viot.expect("QEMU made the table"));
+    let mut behind = 0;
+    for function in machine.pci.functions() {
+        let requester = function.requester;
+        let told = map.translate(requester).map(|(_, endpoint)| endpoint);
+        assert_eq!(viot.endpoint(requester), told, "of function {:#x}", function.id);
+        behind += usize::from(told.is_some());
+    }
+    assert!(behind >= 5, "{behind} functions are behind the IOMMU");
+}
