@@ -85,6 +85,7 @@ cases! {
             groups_come_one_by_one,
             groups_leave_in_any_order,
             groups_come_and_go,
+            all_transfer_until_the_unmap,
             an_unknown_group_does_not_leave,
             mappings_wait_with_an_emulated_group,
             an_emulated_group_moves_nobody,

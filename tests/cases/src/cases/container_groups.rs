@@ -5,11 +5,11 @@ use iommu::container::{EmulatedId, IdentityMemory, Options, UnmapDma};
 use iommu::group::GroupId;
 use iommu::prot::Prot;
 
-use crate::bench::{Bench, Who};
+use crate::bench::{Bench, Outcome, Transfer, Who};
 use crate::owner::Owner;
 use crate::session::{Session, options, request};
 use crate::steps::{AT, Memory, PAGE, arrives, claim, cost_of, groups, join, put_back, refused};
-use crate::steps::{kinds, write_refused};
+use crate::steps::{READ_LEN, everyone, kinds, write_refused};
 
 const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;
@@ -66,6 +66,42 @@ pub(crate) fn groups_come_and_go(bench: &dyn Bench) {
         session.leave(Who::Pair);
         session.reached(AT, &memory, 0);
     }
+}
+
+/// T1-037: one container, and a device of every kind in it: two that share a group, two groups
+/// that share a domain, and those behind another unit if there is one. After one map each of them
+/// transfers in both directions, all at the same time; after one unmap none does, in neither.
+pub(crate) fn all_transfer_until_the_unmap(bench: &dyn Bench) {
+    const TO: u64 = AT + 0x10_0000;
+    let pages = Who::ALL.len() as u64;
+    let (source, target) = (Memory::new(bench, pages), Memory::new(bench, pages));
+    let session = Session::of_all(bench);
+    assert_eq!(session.container.domain_count(), bench.units().len());
+    // What is refused is refused at one place: two devices that share an id share their records.
+    let transfer = |apart: u64, check: &dyn Fn(&Transfer)| {
+        let mut jobs: [_; Who::ALL.len()] = core::array::from_fn(|index| {
+            let at = index as u64 * apart;
+            Transfer::new(Who::ALL[index], AT + at, source.at(at), Some((TO + at, target.at(at))))
+        });
+        let jobs = &mut jobs[..everyone(bench).count()]; // the one that may be missing is the last
+        bench.transfer(jobs, READ_LEN);
+        assert!(jobs.len() >= 4, "two of a group, and two groups beside it");
+        jobs.iter().for_each(check);
+    };
+    let all_refused = || {
+        transfer(0, &|job| {
+            assert!(job.read.is_refused_at(AT), "{job:?}");
+            assert!(job.write.is_refused_at(TO), "{job:?}");
+        });
+    };
+    all_refused();
+    session.map(AT, &source);
+    session.map(TO, &target);
+    transfer(PAGE, &|job| {
+        assert_eq!((job.read, job.write), (Outcome::Arrived, Outcome::Arrived), "{job:?}");
+    });
+    assert_eq!(session.unmap(AT, TO / PAGE - AT / PAGE + pages), Ok(2 * pages * PAGE));
+    all_refused();
 }
 
 /// T1-226: to detach a group that is not there changes nothing.
