@@ -47,7 +47,7 @@ pub enum Action {
         #[arg(long, requires = "mutants")]
         all: bool,
         /// Give the image `load` the large numbers: 1 000 000 mappings in one domain, 1 048 576 cycles
-        /// of map and unmap, 65 536 operations on each of two CPUs. Takes minutes.
+        /// of map and unmap, 65 536 operations on each of two CPUs. Takes half a minute.
         ///
         /// Without it the numbers are a tenth and less. The limit of its boot is 1200 seconds instead
         /// of 120. `cargo qemu test --long --arch aarch64 load_` runs it alone.

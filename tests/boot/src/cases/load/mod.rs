@@ -208,6 +208,9 @@ pub fn load_of_very_many_mappings(load: &Load) {
     let domain = PagingDomain::new(load.world.unit_of(place::ROOT), &slab::POOL);
     let domain = domain.expect("the unit has a domain left");
     let attached = load.world.claim(place::ROOT).attach(&domain).expect("it can be attached");
+    // A record that was used once keeps a node.
+    domain.map(page(0), load.phys(0), Prot::RW).expect("there is room");
+    assert_eq!(domain.unmap(page(0)), Ok(PAGE));
     let empty = slab::POOL.usage();
     let reached = |is_mapped: &dyn Fn(u64) -> bool| {
         for index in probed() {
@@ -244,6 +247,9 @@ pub fn load_of_map_and_unmap_cycles(load: &Load) {
     const PROBES: u64 = 16;
     let cycles = load.sizes.cycles;
     let container = load.container();
+    // A record that was used once keeps a node.
+    container.map_dma(&map_page(BASE, load.phys(0))).expect("nothing is there");
+    container.unmap_dma(&unmap_page(BASE)).expect("it can go");
     let empty = slab::POOL.usage();
     let before = load.unit().counters();
     for cycle in 0..cycles {
