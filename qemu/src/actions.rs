@@ -111,6 +111,7 @@ impl Tool {
             let runs = [
                 clippy().args(packages).args(["--lib", "--bins"]).args(own),
                 clippy().args(["--package=iommu-boot", "--test=*"]),
+                clippy().args(["--package=iommu-size", "--bins", "--all-features"]),
             ];
             for cmd in runs {
                 let cmd = cmd.args(["--", "-D", "warnings"]);

@@ -216,11 +216,12 @@ impl Accel {
 /// Variants of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Variant {
-    /// What the benchmark runs on: one IOMMU, eight devices on the root bus, 4 GiB.
+    /// What the benchmark runs on: one IOMMU, eight devices on the root bus, 4 GiB, and a second CPU
+    /// where an image can start one.
     Bench,
     /// The same, with the request to measure at most 10 000 mappings.
     BenchQuick,
-    /// The same, with a second CPU where an image can start one.
+    /// As `bench`, for the load.
     Load,
     /// Two IOMMUs, each with its own root bus.
     TwoIommus,

@@ -29,6 +29,13 @@ pub enum Which {
     HobbyKernel,
     /// The program that measures Linux.
     Peer,
+    /// The program whose sections are looked at, and how it is built.
+    Size {
+        /// Its features, with commas.
+        features: &'static str,
+        /// Cargo's profile.
+        profile: &'static str,
+    },
 }
 
 impl Which {
@@ -38,6 +45,7 @@ impl Which {
             Self::Examples => "--package=iommu-examples",
             Self::HobbyKernel => "--package=iommu-hobby-kernel",
             Self::Peer => "--package=iommu-peer",
+            Self::Size { .. } => "--package=iommu-size",
         }
     }
 }
@@ -81,11 +89,19 @@ fn command_line(which: Which, machine: &Machine, toolchain: &Toolchain) -> Cmd {
         Which::Tests => &["test", "--no-run", "--test=*"],
         Which::Examples | Which::HobbyKernel => &["build", "--bins"],
         Which::Peer => &["build", "--bin=iommu-peer", "--release"],
+        // Many builds one after the other: what each compiles is of no interest.
+        Which::Size { .. } => &["build", "--bin=iommu-size", "--quiet"],
     };
-    toolchain
+    let cmd = toolchain
         .cargo(machine.target, what[0])
         .args(&what[1..])
-        .args([which.package(), "--message-format=json-render-diagnostics"])
+        .args([which.package(), "--message-format=json-render-diagnostics"]);
+    match which {
+        Which::Size { features, profile } => {
+            cmd.arg(format!("--features={features}")).arg(format!("--profile={profile}"))
+        }
+        _ => cmd,
+    }
 }
 
 /// Reads one of cargo's messages; returns the image if it tells of one.
@@ -95,8 +111,8 @@ fn executable(which: Which, line: &str) -> Option<PathBuf> {
         return None;
     }
     let kind = match which {
-        Which::Demo | Which::Bench | Which::Examples | Which::HobbyKernel | Which::Peer => "bin",
         Which::Tests => "test",
+        _ => "bin",
     };
     let is_kind = message["target"]["kind"].as_array()?.iter().any(|have| have == kind);
     let path = message["executable"].as_str()?;

@@ -9,6 +9,7 @@ case "$*" in
 *--bins*iommu-hobby-kernel*) eval "${FAKE_BUILD_HOBBY_KERNEL-exit 99}" ;;
 *--bins*) eval "${FAKE_BUILD_EXAMPLES-exit 99}" ;;
 *--bin=bench*) eval "${FAKE_BUILD_BENCH-exit 99}" ;;
+*--bin=iommu-size*) eval "${FAKE_BUILD_SIZE-exit 99}" ;;
 *--bin=demo*) eval "${FAKE_BUILD_DEMO-exit 99}" ;;
 *--workspace*) eval "${FAKE_HOST_TESTS-exit 99}" ;;
 *) eval "${FAKE_QEMU-exit 99}" ;;

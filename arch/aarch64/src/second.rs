@@ -76,6 +76,17 @@ impl Working {
     }
 }
 
+/// Whether the second CPU runs this.
+#[must_use]
+pub fn is_here() -> bool {
+    let affinity: u64;
+    // SAFETY: reads a constant.
+    unsafe {
+        asm!("mrs {}, mpidr_el1", out(reg) affinity, options(nostack, nomem, preserves_flags));
+    };
+    affinity & 0xff == MPIDR
+}
+
 /// For loops that wait for the other CPU: lets it run where both share one processor of the host, as
 /// under `-icount`. `core::hint::spin_loop` does not.
 pub fn give_way() {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::beside;
 use super::results::Results;
 use crate::error::Error;
 use crate::machine::Machine;
@@ -23,7 +24,7 @@ pub fn load(root: &Path, machines: &[&Machine]) -> Result<Results, Error> {
     Ok(Results::new(runs))
 }
 
-/// Writes ours, and returns the files.
+/// Writes ours, and a peer's if it was measured whole; returns the files.
 ///
 /// # Errors
 ///
@@ -37,7 +38,14 @@ pub fn save(root: &Path, results: &Results) -> Result<Vec<PathBuf>, Error> {
         Results::new(vec![run.clone()]).save(&path)?;
         Ok(path)
     });
-    written.collect()
+    let mut written: Vec<PathBuf> = written.collect::<Result<_, Error>>()?;
+    let peers: Vec<_> = results.runs.iter().filter(|run| !run.is_ours()).cloned().collect();
+    if !peers.is_empty() {
+        let path = root.join(beside::FILE);
+        Results::new(peers).save(&path)?;
+        written.push(path);
+    }
+    Ok(written)
 }
 
 fn path(root: &Path, arch: &str) -> PathBuf {
@@ -63,7 +71,9 @@ mod tests {
         let [arm, x86, _] = crate::machine::all();
         let ours = run("iommu 0", arm.name);
         let results = Results::new(vec![ours.clone(), run("Linux 7", arm.name)]);
-        assert_eq!(save(dir.path(), &results).expect("writes").len(), 1, "a peer has none");
+        assert_eq!(save(dir.path(), &results).expect("writes").len(), 2, "and a peer's");
+        let peers = Results::load(&dir.path().join(beside::FILE)).expect("reads");
+        assert_eq!(peers.runs, results.runs[1..]);
         assert_eq!(load(dir.path(), &[arm]).expect("reads").runs, [ours]);
         let error = load(dir.path(), &[arm, x86]).unwrap_err();
         assert_eq!(error.exit_code(), 2);

@@ -33,8 +33,13 @@ impl<'r> Beside<'r> {
     /// Finds both runs of a machine.
     pub fn find(results: &'r Results, arch: &str) -> Option<Self> {
         let runs = || results.runs.iter().filter(|run| !run.is_ours() && run.arch == arch);
-        let is_lean = |run: &&Run| run.system.ends_with(", lean");
-        Some(Self { default: runs().find(|run| !is_lean(run))?, lean: runs().find(is_lean)? })
+        let [default, lean] = [false, true].map(|is| runs().find(|run| Self::is_lean(run) == is));
+        Some(Self { default: default?, lean: lean? })
+    }
+
+    /// Tells whether a run is the lean one.
+    pub fn is_lean(run: &Run) -> bool {
+        run.system.ends_with(", lean")
     }
 
     /// The lean run, if it has a figure for all of `words` that the default one has; else that one.
@@ -46,3 +51,13 @@ impl<'r> Beside<'r> {
         if words.any(lacks) { self.default } else { self.lean }
     }
 }
+
+/// What the system calls of an operation cost by themselves.
+pub fn calls_of(word: &str, linux: &Run) -> Option<u64> {
+    // The first group takes two: the group into the container, and the container to its kind.
+    let calls = if word == "attach_first" { 2 } else { 1 };
+    Some(linux.find(NOTHING, None)?.instructions? * calls)
+}
+
+/// The call that does nothing.
+const NOTHING: &str = "ioctl_nothing";

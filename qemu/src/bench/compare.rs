@@ -59,6 +59,8 @@ impl Comparison {
             ("requests", new.requests, old.requests),
             ("notifies", new.notifies, old.notifies),
             ("bytes", new.bytes, old.bytes),
+            ("locks taken", new.locks, old.locks),
+            ("waits for a lock", new.waits, old.waits),
         ];
         let mut words = Vec::new();
         let mut grew = false;
@@ -131,6 +133,12 @@ mod tests {
         assert_eq!(told(op("a", 100, 1), op("a", 100, 0)).regressions, 1, "from none to one");
         let bytes = |bytes| Op { bytes: Some(bytes), ..op("a", 1, 1) };
         assert_eq!(told(bytes(106), bytes(100)).regressions, 1);
+        let locks = |locks, waits| Op { locks: Some(locks), waits: Some(waits), ..op("a", 1, 1) };
+        assert_eq!(
+            told(locks(2, 0), locks(1, 0)).lines,
+            ["a: REGRESSION, locks taken 1 to 2 (+100.0 %)"]
+        );
+        assert_eq!(told(locks(1, 1), locks(1, 0)).regressions, 1, "the first wait");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `cargo qemu bench`: what every operation costs, counted in the guest.
 //!
 //! The benchmark image prints one line per result ([`results::parse_line`]); [`ops`] knows what the
-//! words mean and how much they may cost, [`table`] shows them, [`compare`] judges them against an
+//! words mean and how much they may cost, [`mod@size`] adds how much code there is, [`table`] shows them, [`compare`] judges them against an
 //! earlier run or the [`baseline`]. [`peer`] measures what a user would pick instead, and [`report`] puts
 //! the two beside each other ([`beside`]) with [`plots`]. Instructions are exact under
 //! `-icount shift=0`; wall time is shown and never judged.
@@ -9,11 +9,13 @@
 mod baseline;
 mod beside;
 mod compare;
+mod figures;
 mod ops;
 mod peer;
 mod plots;
 mod report;
 mod results;
+mod size;
 mod table;
 
 use std::process::ExitCode;
@@ -50,13 +52,19 @@ impl Tool {
                 "instructions are counted in translated code: a benchmark needs --accel tcg".into(),
             ));
         }
-        let results = match &args.from {
-            Some(path) => Results::load(path)?,
-            None => self.measure_all(args)?,
+        let (results, end) = match &args.from {
+            Some(path) => (Results::load(path)?, Ok(())),
+            None => {
+                let mut runs = Vec::new();
+                let end = self.measure_all(args, &mut runs);
+                (Results::new(runs), end)
+            }
         };
-        if let Some(path) = &args.json {
+        // What was measured before something failed took its time too.
+        if let Some(path) = args.json.as_ref().filter(|_| end.is_ok() || !results.runs.is_empty()) {
             results.save(path)?;
         }
+        end?;
         if args.update_baseline {
             for path in baseline::save(&self.root, &results)? {
                 self.progress.line(format_args!("written: {}", path.display()));
@@ -76,16 +84,15 @@ impl Tool {
         }
     }
 
-    /// Measures one machine after the other and shows each.
-    fn measure_all(&self, args: &BenchArgs) -> Result<Results, Error> {
+    /// Measures one machine after the other, shows each, and adds it to `runs`.
+    fn measure_all(&self, args: &BenchArgs, runs: &mut Vec<Run>) -> Result<(), Error> {
         let mut prepared = Vec::new();
         for machine in self.machines() {
             prepared.push((machine, self.prepare(machine)?));
         }
         let mut peers = self.peers(args, &prepared)?;
-        let mut runs = Vec::new();
         for (machine, (qemu, toolchain)) in &prepared {
-            let run = self.measure(machine, qemu, toolchain, args.quick)?;
+            let mut run = self.measure(machine, qemu, toolchain, args.quick)?;
             if args.twice {
                 let again = self.measure(machine, qemu, toolchain, args.quick)?;
                 if let Some(why) = compare::difference(&run, &again) {
@@ -95,18 +102,22 @@ impl Tool {
                     )));
                 }
             }
+            run.ops.extend(self.sizes(machine, toolchain, args.quick)?);
+            if !args.quick {
+                self.add_wall_time(&mut run, machine, qemu, toolchain)?;
+            }
             table::lines(&run).iter().for_each(|line| self.progress.line(line));
+            runs.push(run.clone());
             if let Some(peer) = peers.remove(machine.name) {
                 let linux = peer.measure(&self.host.interrupt, &self.progress)?;
                 peer::side(&run, &linux).iter().for_each(|line| self.progress.line(line));
                 runs.extend(linux);
             }
-            runs.push(run);
         }
-        Ok(Results::new(runs))
+        Ok(())
     }
 
-    /// Builds the benchmark image of one architecture and runs it.
+    /// Builds the benchmark image of one architecture and counts what it does.
     fn measure(
         &self,
         machine: &Machine,
@@ -114,22 +125,68 @@ impl Tool {
         toolchain: &Toolchain,
         quick: bool,
     ) -> Result<Run, Error> {
+        let variant = if quick { Variant::BenchQuick } else { Variant::Bench };
+        let started = Instant::now();
+        let mut ops = self.results(machine, qemu, toolchain, variant, true)?;
+        // The clock of such a machine counts instructions too.
+        ops.iter_mut().for_each(|op| op.wall_ns = None);
+        self.progress.line(format_args!(
+            "\nbenchmark on {}, QEMU {}: {} results in {:.0} s of wall time",
+            machine.name,
+            qemu.version,
+            ops.len(),
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(Run {
+            system: concat!("iommu ", env!("CARGO_PKG_VERSION")).into(),
+            built: format!("{}, profile kernel", self.compiler(toolchain)?),
+            arch: machine.name.into(),
+            qemu: qemu.version.to_string(),
+            ops,
+        })
+    }
+
+    /// Boots once more with a clock that runs by itself, and adds what a person would wait.
+    fn add_wall_time(
+        &self,
+        run: &mut Run,
+        machine: &Machine,
+        qemu: &Qemu,
+        toolchain: &Toolchain,
+    ) -> Result<(), Error> {
+        let timed = self.results(machine, qemu, toolchain, Variant::BenchQuick, false)?;
+        for op in timed {
+            let same = |one: &&mut Op| one.op == op.op && one.provider == op.provider;
+            if let Some(one) = run.ops.iter_mut().find(same) {
+                one.wall_ns = op.wall_ns;
+            }
+        }
+        Ok(())
+    }
+
+    /// Boots the image and returns what it told.
+    fn results(
+        &self,
+        machine: &Machine,
+        qemu: &Qemu,
+        toolchain: &Toolchain,
+        variant: Variant,
+        icount: bool,
+    ) -> Result<Vec<Op>, Error> {
         let images = self.build(Which::Bench, machine, toolchain)?;
         let path =
             images.first().ok_or_else(|| Error::Failed("cargo built no benchmark".into()))?;
         let image = Image::load(path, &self.root)?;
-        let variant = if quick { Variant::BenchQuick } else { Variant::Bench };
         let booter = Booter {
             qemu: &qemu.path,
             machine,
-            setting: Setting { variant, icount: true, ..self.setting(variant) },
+            setting: Setting { variant, icount, ..self.setting(variant) },
             arguments: "",
             limit: self.common.limit(LIMIT),
             interrupt: &self.host.interrupt,
         };
         self.progress.command(booter.command_line(&image));
         self.progress.begin(&format!("benchmark on {}", machine.name), 0);
-        let started = Instant::now();
         let mut ops: Vec<Op> = Vec::new();
         let mut wrong = None;
         let judged = booter.boot(&image, &mut |line| match results::parse_line(&line.text) {
@@ -156,20 +213,7 @@ impl Tool {
         if ops.is_empty() {
             return Err(Error::Failed(format!("the benchmark on {} told nothing", machine.name)));
         }
-        self.progress.line(format_args!(
-            "\nbenchmark on {}, QEMU {}: {} results in {:.0} s of wall time",
-            machine.name,
-            qemu.version,
-            ops.len(),
-            started.elapsed().as_secs_f64()
-        ));
-        Ok(Run {
-            system: concat!("iommu ", env!("CARGO_PKG_VERSION")).into(),
-            built: format!("{}, profile kernel", self.compiler(toolchain)?),
-            arch: machine.name.into(),
-            qemu: qemu.version.to_string(),
-            ops,
-        })
+        Ok(ops)
     }
 
     /// Returns the compiler that builds the image, as it calls itself.

@@ -2,7 +2,10 @@
 //!
 //! A peer uses the same words for the same work, so that a table can put them side by side.
 
+use std::borrow::Cow;
+
 use super::results::{Op, Provider, Run};
+use super::size;
 
 /// An operation for a person.
 struct Row {
@@ -20,6 +23,7 @@ struct Target {
     requests: Option<u64>,
     notifies: Option<u64>,
     bytes: Option<u64>,
+    locks: Option<u64>,
 }
 
 /// A limit of instructions.
@@ -32,20 +36,21 @@ enum Most {
     Like(&'static str, u64, u64),
 }
 
-const NONE: Target = Target { instructions: None, requests: None, notifies: None, bytes: None };
+const NONE: Target =
+    Target { instructions: None, requests: None, notifies: None, bytes: None, locks: None };
 
 const fn most(instructions: u64, requests: u64, notifies: u64) -> Target {
     Target {
         instructions: Some(Most::Of(instructions)),
         requests: Some(requests),
         notifies: Some(notifies),
-        bytes: None,
+        ..NONE
     }
 }
 
 const fn like(op: &'static str, per_cent: u64, per_page: u64) -> Target {
     let instructions = Some(Most::Like(op, per_cent, per_page));
-    Target { instructions, requests: Some(1), notifies: Some(1), bytes: None }
+    Target { instructions, requests: Some(1), notifies: Some(1), ..NONE }
 }
 
 const fn heap(bytes: u64) -> Target {
@@ -66,6 +71,8 @@ const fn many(
 }
 
 const ATTACH: Target = most(1_500, 1, 1);
+/// The ring's.
+const ONE_LOCK: Target = Target { locks: Some(1), ..NONE };
 const PAGES_64M: u64 = 16_384;
 const PAGES_1G: u64 = 262_144;
 
@@ -144,6 +151,13 @@ const ROWS: &[Row] = &[
     row("unmap_4k_random@10k", "unmap 4 KiB anywhere among 10^4", like("unmap_4k_random@1k", 130, 0)),
     row("unmap_4k_random@100k", "unmap 4 KiB anywhere among 10^5", like("unmap_4k_random@1k", 130, 0)),
     row("unmap_4k_random@1m", "unmap 4 KiB anywhere among 10^6", like("unmap_4k_random@1k", 130, 0)),
+    row("map_4k_locks", "locks that a map takes", NONE),
+    row("map_4k_shared_locks", "of them shared by two containers, and how long held", ONE_LOCK),
+    row("unmap_4k_locks", "locks that an unmap takes", NONE),
+    row("unmap_4k_shared_locks", "of them shared by two containers, and how long held", ONE_LOCK),
+    many("one_cpu", "512 maps and unmaps of 4 KiB by one CPU", (512, "pair"), NONE),
+    many("two_cpus_on_one", "the same by two CPUs at once on one container", (512, "pair"), NONE),
+    many("two_cpus_on_two", "the same by two CPUs at once on two containers", (512, "pair"), NONE),
     row("map_4k_mean@1k", "mean of 10^3 maps, ascending", NONE),
     row("map_4k_mean@10k", "mean of 10^4 maps, ascending", NONE),
     row("map_4k_mean@100k", "mean of 10^5 maps, ascending", NONE),
@@ -152,6 +166,10 @@ const ROWS: &[Row] = &[
     row("map_4k_random_mean@10k", "mean of 10^4 maps, random order", NONE),
     row("map_4k_random_mean@100k", "mean of 10^5 maps, random order", NONE),
     row("map_4k_random_mean@1m", "mean of 10^6 maps, random order", NONE),
+    row("heap_domain", "heap of a domain, nothing mapped", NONE),
+    row("heap_container", "heap of a container, no groups", NONE),
+    row("heap_container_attached", "heap of a container with its first group and domain", NONE),
+    row("heap_group_more", "heap of each further group in it", NONE),
     many("heap@1k", "heap of 10^3 mappings, ascending", (1_000, "mapping"), heap(96)),
     many("heap@10k", "heap of 10^4 mappings, ascending", (10_000, "mapping"), heap(96)),
     many("heap@100k", "heap of 10^5 mappings, ascending", (100_000, "mapping"), heap(96)),
@@ -163,8 +181,12 @@ const ROWS: &[Row] = &[
 ];
 
 /// Returns the operation in words; an unknown one is its own.
-pub fn title(op: &str) -> &str {
-    find(op).map_or(op, |row| row.title)
+pub fn title(op: &str) -> Cow<'_, str> {
+    match (find(op), size::title(op)) {
+        (Some(row), _) => row.title.into(),
+        (None, Some(title)) => title.into(),
+        (None, None) => op.into(),
+    }
 }
 
 /// Tells whether an operation is known.
@@ -178,9 +200,10 @@ pub fn parts(op: &str) -> Option<(u64, &'static str)> {
     find(op)?.of
 }
 
-/// Tells whether an operation needs more mappings than a quick run makes.
+/// Tells whether a quick run leaves an operation out: it needs more mappings than such a run makes, or
+/// more builds.
 pub fn is_long(op: &str) -> bool {
-    op.ends_with("@100k") || op.ends_with("@1m")
+    op.ends_with("@100k") || op.ends_with("@1m") || size::is_long(op)
 }
 
 /// Returns where an operation stands in a table.
@@ -204,6 +227,7 @@ pub fn judge(run: &Run, op: &Op) -> Option<(String, bool)> {
     ask(instructions, op.instructions, "");
     ask(target.requests, op.requests, " req");
     ask(target.notifies, op.notifies, " not");
+    ask(target.locks, op.locks, " lock");
     let (count, what) = row.of.unwrap_or((1, ""));
     let bytes = target.bytes.map(|bytes| bytes * count);
     if let (Some(limit), Some(have)) = (bytes, op.bytes) {
@@ -288,6 +312,10 @@ mod tests {
         assert_eq!(reached(&run, 0), Some(true));
         run.ops[0].notifies = Some(2);
         assert_eq!(reached(&run, 0), Some(false));
+        let shared =
+            |locks| Op { op: "map_4k_shared_locks".into(), locks: Some(locks), ..Op::default() };
+        assert_eq!(judge(&run, &shared(1)), Some(("1 lock".into(), true)));
+        assert_eq!(judge(&run, &shared(2)), Some(("1 lock".into(), false)));
         let heap = |bytes| Op { op: "heap@1k".into(), bytes: Some(bytes), ..Op::default() };
         assert!(judge(&run, &heap(96_000)).is_some_and(|(_, reached)| reached));
         assert!(judge(&run, &heap(96_001)).is_some_and(|(_, reached)| !reached));

@@ -75,33 +75,27 @@ pub fn draw(run: &Run, beside: Option<Beside<'_>>) -> Result<Vec<Plot>, Error> {
         theirs("map", RED, &MAP_SCATTER, notifies),
         theirs("unmap", ORANGE, &UNMAP_SCATTER, notifies),
     ];
-    let on = &run.arch;
-    [
-        (
-            "size",
-            format!("Map and unmap of contiguous memory ({on})"),
-            size,
-            Axes { x: "pages of 4 KiB in one call", y: "instructions" },
-        ),
-        (
-            "growth",
-            format!("Map and unmap of 4 KiB among others ({on})"),
-            growth,
-            Axes { x: "mappings that are there", y: "instructions" },
-        ),
-        (
-            "notifies",
-            format!("Exits for scattered memory ({on})"),
-            scatter,
-            Axes { x: "physical runs in one call", y: "notifies" },
-        ),
-    ]
-    .into_iter()
-    .map(|(name, title, series, axes)| {
+    let axes = [
+        Axes { x: "pages of 4 KiB in one call", y: "instructions" },
+        Axes { x: "mappings that are there", y: "instructions" },
+        Axes { x: "physical runs in one call", y: "notifies" },
+    ];
+    let plots = names(&run.arch).into_iter().zip([size, growth, scatter]).zip(axes);
+    let plots = plots.map(|(((name, title), series), axes)| {
         let svg = plot(&title, &axes, &series)?;
-        Ok(Plot { name: format!("{name}-{on}"), title, svg })
-    })
-    .collect()
+        Ok(Plot { name, title, svg })
+    });
+    plots.collect()
+}
+
+/// Names and titles of the plots of a machine.
+pub fn names(arch: &str) -> [(String, String); 3] {
+    [
+        ("size", "Map and unmap of contiguous memory"),
+        ("growth", "Map and unmap of 4 KiB among others"),
+        ("notifies", "Exits for scattered memory"),
+    ]
+    .map(|(name, title)| (format!("{name}-{arch}"), format!("{title} ({arch})")))
 }
 
 const MAP_SIZES: [(f64, &str); 4] =

@@ -1,24 +1,23 @@
 //! `--report DIR`: one HTML page that needs nothing else, and the plots as files. `--update-docs`: the
 //! figures that the documentation shows.
 //!
-//! What stands between the markers of `docs/performance.md` is written here and nowhere else, so it
-//! can't be older than what it tells of, nor rounder.
+//! What stands between the marks of [`BLOCKS`] is written here and nowhere else, so it can't be older
+//! than what it tells of, nor rounder; a test compares it with the committed results.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use super::beside::{self, Beside};
-use super::ops;
+use super::figures::{self, escaped};
 use super::plots::{self, Plot};
-use super::results::{Op, Provider, Results, Run};
-use super::table::{self, grouped, ratio};
+use super::results::{Results, Run};
+use super::table;
 use crate::error::Error;
 
 /// The page of the documentation, from the root of the workspace, and where its plots are.
 const PAGE: &str = "docs/performance.md";
 const PLOTS: &str = "docs/performance";
-const BEGIN: &str = "<!-- figures: written by `cargo qemu bench --update-docs`, not by hand -->";
-const END: &str = "<!-- end of figures -->";
 
 /// Writes the page and its plots to `dir`.
 ///
@@ -38,10 +37,12 @@ pub fn write(results: &Results, root: &Path, dir: &Path) -> Result<(), Error> {
             body += &format!("<figure aria-label=\"{title}\">{}</figure>\n", plot.svg);
         }
         if let Some(beside) = beside {
-            body += &html_table(&markdown_rows(run, beside));
+            body += &figures::beside(run, beside).html();
         }
         body += &format!("<pre>{}</pre>\n", escaped(&table::lines(run).join("\n")));
     }
+    body += "<h2>Code</h2>\n";
+    body += &figures::code(&ours(results)).html();
     save(&dir.join("index.html"), &(HEAD.to_owned() + &body + "</body>\n</html>\n"))
 }
 
@@ -49,134 +50,111 @@ pub fn write(results: &Results, root: &Path, dir: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// As [`write()`]; [`Error::Failed`] also if the page has no place for them.
+/// As [`write()`]; [`Error::Failed`] also if a page has no place for them.
 pub fn document(results: &Results, root: &Path) -> Result<(), Error> {
     let peers = beside::load(results, root)?;
-    let page = root.join(PAGE);
-    let text = fs::read_to_string(&page).map_err(Error::io(format!("read {}", page.display())))?;
-    let mut block = String::new();
-    let mut drawn: Vec<Plot> = Vec::new();
-    for run in results.runs.iter().filter(|run| run.is_ours()) {
-        let Some(beside) = Beside::find(&peers, &run.arch) else { continue };
-        block += &format!("\n### {}\n\n{}.\n\n", run.arch, about(run));
-        block += &markdown_table(&markdown_rows(run, beside));
-        for plot in plots::draw(run, Some(beside))? {
-            block += &format!("\n![{}](performance/{}.svg)\n", plot.title, plot.name);
-            drawn.push(plot);
+    let pages = BLOCKS.map(|block| block.page).into_iter().collect::<BTreeSet<_>>();
+    let mut written = Vec::new();
+    for page in pages {
+        let path = root.join(page);
+        let read = fs::read_to_string(&path);
+        let mut text = read.map_err(Error::io(format!("read {}", path.display())))?;
+        for block in BLOCKS.iter().filter(|block| block.page == page) {
+            text = block.put(&text, &(block.content)(results, &peers))?;
         }
+        written.push((path, text));
     }
-    let text = replaced(&text, &block).ok_or_else(|| {
-        Error::Failed(format!("{PAGE} has no place for figures: put `{BEGIN}` and `{END}` there"))
-    })?;
     let folder = root.join(PLOTS);
     create(&folder)?;
-    for plot in drawn {
-        save(&folder.join(format!("{}.svg", plot.name)), &plot.svg)?;
+    for run in ours(results) {
+        let Some(beside) = Beside::find(&peers, &run.arch) else { continue };
+        for Plot { name, svg, .. } in plots::draw(run, Some(beside))? {
+            save(&folder.join(format!("{name}.svg")), &svg)?;
+        }
     }
-    save(&page, &text)
+    written.iter().try_for_each(|(path, text)| save(path, text))
 }
 
-/// Puts `block` between the markers.
-fn replaced(text: &str, block: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{block}\n{END}{after}"))
+/// A part of a page that is written here.
+struct Block {
+    page: &'static str,
+    /// The name in its marks.
+    name: &'static str,
+    content: fn(&Results, &Results) -> String,
+}
+
+/// All of them; contents come from our results and a peer's.
+const BLOCKS: [Block; 4] = [
+    Block { page: PAGE, name: "figures", content: |ours, peers| machines(ours, peers) },
+    Block {
+        page: PAGE,
+        name: "code size",
+        content: |results, _| figures::code(&ours(results)).markdown(),
+    },
+    Block {
+        page: PAGE,
+        name: "figures of Linux",
+        content: |_, peers| {
+            format!("{}.\n\n{}", figures::about_linux(peers), figures::linux(peers).markdown())
+        },
+    },
+    Block {
+        page: "README.md",
+        name: "code size",
+        content: |results, _| figures::code_in_short(&ours(results)).markdown(),
+    },
+];
+
+impl Block {
+    /// Puts the content between the marks.
+    fn put(&self, text: &str, content: &str) -> Result<String, Error> {
+        let [begin, end] = self.marks();
+        let parts = text.split_once(&begin).and_then(|(before, rest)| {
+            let (_, after) = rest.split_once(&end)?;
+            Some((before, after))
+        });
+        let (before, after) = parts.ok_or_else(|| {
+            let (page, name) = (self.page, self.name);
+            Error::Failed(format!(
+                "{page} has no place for {name}: put `{begin}` and `{end}` there"
+            ))
+        })?;
+        Ok(format!("{before}{begin}\n\n{}\n\n{end}{after}", content.trim()))
+    }
+
+    fn marks(&self) -> [String; 2] {
+        let name = self.name;
+        let begin =
+            format!("<!-- {name}: written by `cargo qemu bench --update-docs`, not by hand -->");
+        [begin, format!("<!-- end of {name} -->")]
+    }
+}
+
+/// A section per machine that has figures of Linux.
+fn machines(results: &Results, peers: &Results) -> String {
+    let mut text = String::new();
+    for run in ours(results) {
+        text += &format!("\n### {}\n\n{}.\n", run.arch, about(run));
+        let Some(beside) = Beside::find(peers, &run.arch) else {
+            text += "\nLinux was not measured here.\n\n";
+            text += &figures::alone(run, None).markdown();
+            continue;
+        };
+        text += &format!("\n{}", figures::beside(run, beside).markdown());
+        text += &format!("\nOurs alone:\n\n{}", figures::alone(run, Some(beside)).markdown());
+        for (name, title) in plots::names(&run.arch) {
+            text += &format!("\n![{title}](performance/{name}.svg)\n");
+        }
+    }
+    text
+}
+
+fn ours(results: &Results) -> Vec<&Run> {
+    results.runs.iter().filter(|run| run.is_ours()).collect()
 }
 
 fn about(run: &Run) -> String {
     format!("{}, {}, QEMU {}", run.system, run.built, run.qemu)
-}
-
-const COLUMNS: [&str; 7] = [
-    "work",
-    "ours, runs",
-    "ours, pages",
-    "Linux",
-    "Linux, lean",
-    "lean : ours, runs",
-    "lean : ours, pages",
-];
-
-/// A row per operation that both have, or that has a target.
-fn markdown_rows(run: &Run, beside: Beside<'_>) -> Vec<[String; 7]> {
-    let mut words: Vec<&str> = run.ops.iter().map(|op| op.op.as_str()).collect();
-    words.sort_by_key(|word| ops::place(word));
-    words.dedup();
-    let rows = words.into_iter().filter_map(|word| row(run, beside, word));
-    rows.collect()
-}
-
-fn row(run: &Run, beside: Beside<'_>, word: &str) -> Option<[String; 7]> {
-    // What no provider has a part in stands in the first column.
-    let runs = run.find(word, Some(Provider::Runs)).or_else(|| run.find(word, None));
-    let pages = run.find(word, Some(Provider::Pages));
-    let (default, lean) = (beside.default.find(word, None), beside.lean.find(word, None));
-    let judged = runs.or(pages).and_then(|op| ops::judge(run, op));
-    if default.is_none() && lean.is_none() && judged.is_none() && !word.starts_with("floor") {
-        return None;
-    }
-    let times = |ours: Option<&Op>| match (number(ours), number(lean), number(default)) {
-        (Some(ours), Some(lean), _) => ratio(lean, ours),
-        (Some(ours), None, Some(default)) => format!("{} (default)", ratio(default, ours)),
-        _ => String::new(),
-    };
-    Some([
-        ops::title(word).to_owned(),
-        judged_cell(run, runs),
-        judged_cell(run, pages),
-        cell(default),
-        cell(lean),
-        times(runs),
-        times(pages),
-    ])
-}
-
-fn number(op: Option<&Op>) -> Option<u64> {
-    op?.instructions.or(op?.bytes)
-}
-
-/// Our figure, with a word if it has a target that it misses.
-fn judged_cell(run: &Run, op: Option<&Op>) -> String {
-    let missed = op.and_then(|op| ops::judge(run, op)).is_some_and(|(_, reached)| !reached);
-    if missed { format!("{} (target missed)", cell(op)) } else { cell(op) }
-}
-
-fn cell(op: Option<&Op>) -> String {
-    let Some(op) = op else { return String::new() };
-    match (op.instructions, op.requests, op.notifies, op.bytes) {
-        (Some(count), Some(requests), Some(notifies), _) => {
-            format!("{} ({}/{})", grouped(count), grouped(requests), grouped(notifies))
-        }
-        (Some(count), ..) => grouped(count),
-        (None, _, _, Some(bytes)) => match ops::parts(&op.op) {
-            Some((count, what)) => format!("{:.1} bytes per {what}", bytes as f64 / count as f64),
-            None => format!("{} bytes", grouped(bytes)),
-        },
-        _ => String::new(),
-    }
-}
-
-fn markdown_table(rows: &[[String; 7]]) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(&COLUMNS.map(str::to_owned));
-    text += "|---|---:|---:|---:|---:|---:|---:|\n";
-    rows.iter().for_each(|row| text += &line(row));
-    text
-}
-
-fn html_table(rows: &[[String; 7]]) -> String {
-    let line = |tag: &str, cells: &[String]| {
-        let cells = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell)));
-        format!("<tr>{}</tr>\n", cells.collect::<String>())
-    };
-    let mut text = String::from("<table>\n");
-    text += &line("th", &COLUMNS.map(str::to_owned));
-    rows.iter().for_each(|row| text += &line("td", row));
-    text + "</table>\n"
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 const HEAD: &str = r#"<!DOCTYPE html>
@@ -210,6 +188,7 @@ fn save(path: &Path, text: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::results::{Op, Provider};
     use crate::testelf::Scratch;
 
     fn op(word: &str, provider: Option<Provider>, instructions: u64) -> Op {
@@ -265,39 +244,70 @@ mod tests {
         assert!(plot.starts_with("<svg") && plot.contains("Map and unmap of contiguous memory"));
     }
 
-    #[test]
-    fn the_documentation_gets_figures_between_its_markers_only() {
-        let dir = Scratch::new();
-        let page = dir.path().join(PAGE);
+    /// Pages with a place for every block, and something around each.
+    fn pages(dir: &Scratch) {
         create(&dir.path().join("docs")).expect("makes");
-        save(&page, &format!("before\n{BEGIN}\nold\n{END}\nafter\n")).expect("writes");
-        document(&results(), dir.path()).expect("writes");
-        let text = fs::read_to_string(&page).expect("is there");
-        assert!(text.starts_with("before\n") && text.ends_with("\nafter\n"), "{text}");
-        assert!(!text.contains("old"), "{text}");
-        let row =
-            "| map 4 KiB | 1 000 (1/1) (target missed) |  | 10 000 (1/1) | 6 000 (1/1) | 6.00 |  |";
-        assert!(text.contains(row), "{text}");
-        let row = "| map 64 KiB | 1 000 (1/1) |  | 11 000 (1/1) |  | 11.00 (default) |  |";
-        assert!(text.contains(row), "a ratio to the default kernel says so: {text}");
-        assert!(!text.contains("pin a page"), "nobody to compare with, and no target: {text}");
-        assert!(dir.path().join(PLOTS).join("growth-x86_64.svg").exists());
-        document(&results(), dir.path()).expect("writes");
-        assert_eq!(fs::read_to_string(&page).expect("is there"), text, "once more is the same");
+        for page in BLOCKS.map(|block| block.page).into_iter().collect::<BTreeSet<_>>() {
+            let mut text = String::from("before\n");
+            for block in BLOCKS.iter().filter(|block| block.page == page) {
+                let [begin, end] = block.marks();
+                text += &format!("{begin}\nold\n{end}\nafter\n");
+            }
+            save(&dir.path().join(page), &text).expect("writes");
+        }
     }
 
     #[test]
-    fn without_markers_or_figures_of_a_peer_nothing_is_written() {
+    fn the_documentation_gets_figures_between_its_marks_only() {
         let dir = Scratch::new();
-        create(&dir.path().join("docs")).expect("makes");
-        save(&dir.path().join(PAGE), "no place\n").expect("writes");
+        pages(&dir);
+        document(&results(), dir.path()).expect("writes");
+        let read = |page| fs::read_to_string(dir.path().join(page)).expect("is there");
+        let text = read(PAGE);
+        assert!(text.starts_with("before\n") && text.ends_with("\nafter\n"), "{text}");
+        assert!(!text.contains("old") && text.matches("after").count() == 3, "{text}");
+        assert!(text.contains("| map 4 KiB | 1 000 (1/1) (target missed) |"), "{text}");
+        assert!(text.contains("x86_64: Linux 7.2, QEMU 7.2.\n"), "{text}");
+        assert!(text.contains("(performance/growth-x86_64.svg)"), "{text}");
+        assert!(dir.path().join(PLOTS).join("growth-x86_64.svg").exists());
+        assert!(read("README.md").contains("| features | x86_64, `opt-level` 3 |"));
+        document(&results(), dir.path()).expect("writes");
+        assert_eq!(read(PAGE), text, "once more is the same");
+    }
+
+    #[test]
+    fn without_marks_or_figures_of_a_peer_nothing_is_written() {
+        let dir = Scratch::new();
+        pages(&dir);
+        save(&dir.path().join("README.md"), "no place\n").expect("writes");
+        let before = fs::read_to_string(dir.path().join(PAGE)).expect("is there");
         let error = document(&results(), dir.path()).unwrap_err();
-        assert!(error.to_string().contains("has no place for figures"), "{error}");
+        assert!(error.to_string().contains("README.md has no place for code size"), "{error}");
         assert!(!dir.path().join(PLOTS).exists());
+        assert_eq!(fs::read_to_string(dir.path().join(PAGE)).expect("is there"), before);
         let mut alone = results();
         alone.runs.truncate(1);
         let error = write(&alone, dir.path(), &dir.path().join("out")).unwrap_err();
         assert!(error.to_string().contains("benches/linux.json"), "{error}");
         assert!(!dir.path().join("out").exists());
+    }
+
+    /// The figures of the pages are those of the committed results, to the digit.
+    #[test]
+    fn the_pages_show_what_is_committed() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+        let machines = crate::machine::all();
+        let results = crate::bench::baseline::load(root, &machines).expect("the baseline");
+        let peers = beside::load(&results, root).expect("figures of Linux");
+        for block in &BLOCKS {
+            let text = fs::read_to_string(root.join(block.page)).expect("is there");
+            let anew = block.put(&text, &(block.content)(&results, &peers)).expect("has a place");
+            let (page, name) = (block.page, block.name);
+            assert!(
+                text == anew,
+                "{page}, {name}: not what benches/ has; write both anew with \
+                 `cargo qemu bench --update-docs --update-baseline`"
+            );
+        }
     }
 }

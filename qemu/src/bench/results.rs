@@ -62,6 +62,15 @@ pub struct Op {
     /// Bytes of memory, or of code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// How often locks were taken, or how many there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locks: Option<u64>,
+    /// How often a lock was found taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<u64>,
+    /// Nanoseconds of the host, the median. Shown and forgotten: another run has others.
+    #[serde(skip)]
+    pub wall_ns: Option<u64>,
 }
 
 /// How memory is known to the container.
@@ -173,11 +182,15 @@ fn parse_words<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Op> {
             "requests" => op.requests = value,
             "notifies" => op.notifies = value,
             "bytes" => op.bytes = value,
+            "locks" => op.locks = value,
+            "waits" => op.waits = value,
+            // A single count that is a mean of many has no time.
+            "ns" => op.wall_ns = value.filter(|ns| *ns > 0),
             _ => return None,
         }
     }
     op.spread = least.zip(most).filter(|(least, most)| least != most);
-    (op.instructions.is_some() || op.bytes.is_some()).then_some(op)
+    [op.instructions, op.bytes, op.locks].iter().any(Option::is_some).then_some(op)
 }
 
 #[cfg(test)]
@@ -195,6 +208,8 @@ mod tests {
         assert_eq!((op.requests, op.notifies, op.bytes), (Some(1), Some(1), None));
         let op = parse_line("bench heap - bytes=90").expect("is one").expect("is right");
         assert_eq!((op.name().as_str(), op.bytes, op.provider), ("heap", Some(90), None));
+        let op = parse_line("bench two - locks=9 waits=2 ns=7").expect("is one").expect("is right");
+        assert_eq!((op.locks, op.waits, op.wall_ns), (Some(9), Some(2), Some(7)));
     }
 
     #[test]

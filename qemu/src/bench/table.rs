@@ -18,7 +18,7 @@ pub fn lines(run: &Run) -> Vec<String> {
     rows.iter().map(|row| line(row, &widths)).collect()
 }
 
-const HEAD: [&str; 8] = [
+const HEAD: [&str; 11] = [
     "operation",
     "memory",
     "instructions",
@@ -26,14 +26,15 @@ const HEAD: [&str; 8] = [
     "per part",
     "requests",
     "notifies",
+    "locks",
+    "waits",
+    "wall us",
     "target",
 ];
 /// The columns from the second to the last but one are numbers.
-const NUMBERS: core::ops::RangeInclusive<usize> = 2..=6;
+const NUMBERS: core::ops::RangeInclusive<usize> = 2..=9;
 
-fn cells(run: &Run, op: &Op) -> [String; 8] {
-    let floor = run.find("floor_map", None).and_then(|floor| floor.instructions);
-    let times = op.instructions.zip(floor).map(|(have, floor)| ratio(have, floor));
+fn cells(run: &Run, op: &Op) -> [String; 11] {
     let total = op.instructions.or(op.bytes);
     let part = total
         .zip(ops::parts(&op.op))
@@ -46,18 +47,28 @@ fn cells(run: &Run, op: &Op) -> [String; 8] {
         format!("{} at most {words}", if reached { "ok" } else { "MISSED" })
     });
     [
-        ops::title(&op.op).to_owned(),
+        ops::title(&op.op).into_owned(),
         op.provider.map(|provider| provider.to_string()).unwrap_or_default(),
         count,
-        times.unwrap_or_default(),
+        times_floor(run, Some(op)).unwrap_or_default(),
         part.unwrap_or_default(),
         op.requests.map(grouped).unwrap_or_default(),
         op.notifies.map(grouped).unwrap_or_default(),
+        op.locks.map(grouped).unwrap_or_default(),
+        op.waits.map(grouped).unwrap_or_default(),
+        op.wall_ns.map(|ns| format!("{:.1}", ns as f64 / 1e3)).unwrap_or_default(),
         target.unwrap_or_default(),
     ]
 }
 
-fn line(row: &[String; 8], widths: &[usize; 8]) -> String {
+/// Writes how many times what its requests would cost bare an operation is.
+pub fn times_floor(run: &Run, op: Option<&Op>) -> Option<String> {
+    let floor = run.find("floor_map", None)?.instructions?;
+    let requests = op?.requests.unwrap_or_default().max(1);
+    Some(ratio(op?.instructions?, floor * requests))
+}
+
+fn line(row: &[String; 11], widths: &[usize; 11]) -> String {
     let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
         if NUMBERS.contains(&column) {
             format!("{cell:>width$}")
@@ -122,5 +133,7 @@ mod tests {
         assert!(row.contains("4.00") && row.contains("MISSED at most 900, 1 req, 1 not"), "{row}");
         assert!(lines[3].contains("5.0/mapping"), "{}", lines[3]);
         assert!(lines[4].starts_with("unknown"), "{}", lines[4]);
+        let many = Op { requests: Some(2), ..op("map_64m_scattered", 1_200) };
+        assert_eq!(times_floor(&run, Some(&many)).as_deref(), Some("2.00"), "per request");
     }
 }

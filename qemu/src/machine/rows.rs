@@ -20,11 +20,12 @@ pub static AARCH64: Machine = Machine {
     options: |variant| {
         Some(match variant {
             Variant::SupervisorMode => return None,
-            Variant::Bench => &[VIRT, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS],
-            Variant::BenchQuick => {
-                &[VIRT, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS, QUICK_ARGUMENTS]
+            Variant::Bench | Variant::Load => {
+                &[VIRT, TWO_CPUS, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS]
             }
-            Variant::Load => &[VIRT, TWO_CPUS, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS],
+            Variant::BenchQuick => {
+                &[VIRT, TWO_CPUS, BENCH_CONSOLE, GIC_3, BENCH_IOMMU, BENCH_EDUS, QUICK_ARGUMENTS]
+            }
             Variant::TwoIommus => {
                 &[VIRT, CONSOLE, MMIO, PXB, PCI_IOMMU, PX_IOMMU, PX_PORT, EDUS, VIRT_ARGUMENTS]
             }

@@ -201,7 +201,7 @@ mod tests {
             assert_eq!(line.matches("-device edu,addr=0x").count(), 8, "{line}");
             assert!(setting.has_one_iommu(machine), "{line}");
             assert_eq!(line.contains("bench.most=10000"), variant == Variant::BenchQuick);
-            let has_two_cpus = machine.name == "aarch64" && variant == Variant::Load;
+            let has_two_cpus = machine.name == "aarch64";
             assert_eq!(line.contains("-smp 2"), has_two_cpus, "{line}");
             assert_eq!(line.contains("iommu.mmio="), machine.name == "riscv64");
             assert!(line.contains("-m 4G") && line.contains("-icount shift=0"), "{line}");

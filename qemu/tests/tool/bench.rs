@@ -16,7 +16,10 @@ fn bench(image: &TestImage, lines: &[&str], script: &str) -> Command {
     let frames: Vec<_> = lines.iter().map(|line| image.print(line)).collect();
     let mut command = tool();
     command.args(["bench", "--qemu", FAKE]);
-    command.env("FAKE_BUILD_BENCH", format!("echo '{message}'"));
+    // The program with the library and the one without are one, so that every size is 0.
+    for build in ["FAKE_BUILD_BENCH", "FAKE_BUILD_SIZE"] {
+        command.env(build, format!("echo '{message}'"));
+    }
     command.env("FAKE_QEMU", play(image, &frames, script));
     command
 }
@@ -50,7 +53,7 @@ fn five_per_cent_more_than_before_fails() {
     keep(&image, &[MAP], &path);
     let compare =
         |line: &str| Shown::of(bench(&image, &[line], "exit 0").arg("--compare").arg(&path));
-    compare(MAP).expect(0, &["1 as before, 0 differ, 0 regressions"]);
+    compare(MAP).expect(0, &["25 as before, 0 differ, 0 regressions"]);
     compare("bench map_4k runs instructions=1050 requests=1 notifies=1").expect(0, &["(+5.0 %)"]);
     let grown = compare("bench map_4k runs instructions=1051 requests=1 notifies=1");
     grown.expect(1, &["map_4k (runs): REGRESSION, instructions 1 000 to 1 051 (+5.1 %)"]);
@@ -67,13 +70,15 @@ fn results_that_are_there_are_compared_without_a_boot() {
     keep(&image, &[MAP], &path);
     let mut again = tool(); // no image, no QEMU
     again.args(["bench", "--qemu", FAKE, "--from"]).arg(&path).arg("--compare").arg(&path);
-    Shown::of(&mut again).expect(0, &["1 as before"]);
+    Shown::of(&mut again).expect(0, &["25 as before"]);
 }
 
 #[test]
 fn an_image_that_fails_or_tells_nothing_fails() {
-    let image = TestImage::new(&[]);
-    Shown::of(&mut bench(&image, &[MAP], "exit 1")).expect(1, &["benchmark on aarch64: "]);
+    let (image, dir) = (TestImage::new(&[]), Scratch::new());
+    let mut fails = bench(&image, &[MAP], "exit 1");
+    Shown::of(fails.arg("--json").arg(results(&dir))).expect(1, &["benchmark on aarch64: "]);
+    assert!(!results(&dir).exists(), "nothing was measured to its end");
     Shown::of(&mut bench(&image, &["hello"], "exit 0")).expect(1, &["told nothing"]);
     Shown::of(&mut bench(&image, &[MAP, "bench map_4k"], "exit 0"))
         .expect(1, &["can't be read: the image said `bench map_4k`"]);

@@ -17,7 +17,6 @@
 //! - `cases`: the cases of this machine alone, plain functions, the same on every architecture.
 #![no_std]
 
-#[cfg(target_arch = "aarch64")]
 extern crate alloc;
 
 pub mod bench;

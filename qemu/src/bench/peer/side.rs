@@ -1,5 +1,6 @@
 //! Ours and Linux side by side.
 
+use super::super::beside;
 use super::super::ops;
 use super::super::results::{Op, Run};
 use super::super::table::{grouped, ratio};
@@ -19,7 +20,7 @@ pub fn lines(ours: &Run, linux: &[Run; 2]) -> Vec<String> {
     ours_by_place
         .sort_by_key(|op| (ops::place(&op.op), op.provider.map(|provider| provider as u8)));
     for op in ours_by_place {
-        rows.extend(beside(op, default, lean));
+        rows.extend(compared(op, default, lean));
     }
     // What only Linux has: the price of its system calls, sizes of pages.
     let mut alone: Vec<&Op> = default.ops.iter().collect();
@@ -40,7 +41,7 @@ pub fn lines(ours: &Run, linux: &[Run; 2]) -> Vec<String> {
 const HEAD: [&str; 8] = ["operation", "memory", "ours", "Linux", "ratio", "lean", "ratio", "call"];
 
 /// The row of one of our operations, if Linux has it.
-fn beside(op: &Op, default: &Run, lean: &Run) -> Option<[String; 8]> {
+fn compared(op: &Op, default: &Run, lean: &Run) -> Option<[String; 8]> {
     let linux = default.find(&op.op, None)?;
     let memory = op.provider.map(|provider| provider.to_string()).unwrap_or_default();
     Some(row(&op.op, &memory, Some(op), Some(linux), lean))
@@ -59,9 +60,9 @@ fn row(
         both.map(|(linux, ours)| ratio(linux, ours)).unwrap_or_default()
     };
     let is_work = default.is_some_and(|op| op.requests.is_some_and(|requests| requests > 0));
-    let call = if is_work { calls_of(name, lean) } else { None };
+    let call = if is_work { beside::calls_of(name, lean) } else { None };
     [
-        ops::title(name).to_owned(),
+        ops::title(name).into_owned(),
         memory.to_owned(),
         ours.map(cell).unwrap_or_default(),
         default.map(cell).unwrap_or_default(),
@@ -75,13 +76,6 @@ fn row(
 /// What is compared: instructions, or bytes.
 fn number(op: &Op) -> Option<u64> {
     op.instructions.or(op.bytes)
-}
-
-/// What the system calls of an operation cost by themselves.
-fn calls_of(name: &str, linux: &Run) -> Option<u64> {
-    // The first group takes two: the group into the container, and the container to its kind.
-    let calls = if name == "attach_first" { 2 } else { 1 };
-    Some(linux.find(NOTHING, None)?.instructions? * calls)
 }
 
 fn cell(op: &Op) -> String {
@@ -103,9 +97,6 @@ fn line(row: &[String; 8], widths: &[usize; 8]) -> String {
     });
     cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
-
-/// The call that does nothing.
-const NOTHING: &str = "ioctl_nothing";
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,8 @@ const TAIL_LEN: u32 = 4;
 const DOMAIN: u32 = 1;
 const MAP_UNMAP: u64 = 1 << 2;
 
+/// What each call sends.
+const ONE: Cost = Cost { instructions: 0, requests: 1, notifies: 1, ns: 0 };
 const ATTACH: u8 = 1;
 const MAP: u8 = 3;
 const UNMAP: u8 = 4;
@@ -60,11 +62,11 @@ pub fn measure<T: Transport>(transport: T, endpoint: u32) {
         bare.set_len(36);
         let (status, count) = instructions(empty, || bare.map(0x10_0000, 0x10_0fff, 0x4000_0000));
         assert_eq!(status, 0, "the bare MAP is refused");
-        map.push(Cost { instructions: count, requests: 1, notifies: 1 });
+        map.push(Cost { instructions: count, ..ONE });
         bare.set_len(28);
         let (status, count) = instructions(empty, || bare.unmap(0x10_0000, 0x10_0fff));
         assert_eq!(status, 0, "the bare UNMAP is refused");
-        unmap.push(Cost { instructions: count, requests: 1, notifies: 1 });
+        unmap.push(Cost { instructions: count, ..ONE });
     }
     map.tell(Name::of("floor_map"));
     unmap.tell(Name::of("floor_unmap"));

@@ -2,7 +2,7 @@
 
 use iommu::container::{Container, IdentityMemory, Memory, UnmapDma};
 
-use super::meter::{Cost, Costs, Name, tell, tell_bytes};
+use super::meter::{Cost, Costs, MOST, Name, tell, tell_bytes};
 use super::rig::{BASE, PAGE, Rig, map, unmap};
 use super::slab::POOL;
 
@@ -17,8 +17,8 @@ enum Order {
 const COUNTS: [(u64, &str); 4] =
     [(1_000, "@1k"), (10_000, "@10k"), (100_000, "@100k"), (1_000_000, "@1m")];
 const REPLAYS: [(u64, &str); 3] = [(1_000, "@1k"), (10_000, "@10k"), (100_000, "@100k")];
-/// How many maps and unmaps are measured at each count.
-const SAMPLES: usize = 64;
+/// How many more maps are measured at each count, and then how many unmaps of the same.
+const SAMPLES: u64 = MOST as u64;
 
 /// Measures it, with at most `most` mappings.
 pub fn measure(rig: &Rig, most: u64) {
@@ -44,24 +44,20 @@ fn grow(rig: &Rig, count: u64, at: &'static str, order: Order) {
     let (instructions, sent) = fill(rig, &container, count, order);
     assert_eq!(sent, count, "one request per mapping");
     let mean = (instructions / count) as u32;
-    tell(name(mean_op, at), Cost { instructions: mean, requests: 1, notifies: 1 });
+    tell(name(mean_op, at), Cost { instructions: mean, requests: 1, notifies: 1, ns: 0 });
     tell_bytes(name(heap_op, at), POOL.usage().bytes - empty);
 
     let (mut maps, mut unmaps) = (Costs::default(), Costs::default());
-    let mut random = Random(count);
-    for sample in 0..=SAMPLES {
+    let gap = |sample: u64| {
         let slot = match order {
-            Order::Ascending => count,
-            Order::Random => random.next() % count,
+            Order::Ascending => count + sample,
+            Order::Random => shuffled(sample, count),
         };
-        let gap = BASE + (slot * 2 + 1) * PAGE;
-        let ((), cost) = rig.meter.count(|| map(&container, gap, PAGE));
-        let ((), less) = rig.meter.count(|| unmap(&container, gap, PAGE));
-        if sample > 0 {
-            maps.push(cost);
-            unmaps.push(less);
-        }
-    }
+        BASE + (slot * 2 + 1) * PAGE
+    };
+    (0..SAMPLES).for_each(|sample| rig.meter.add(&mut maps, || map(&container, gap(sample), PAGE)));
+    (0..SAMPLES)
+        .for_each(|sample| rig.meter.add(&mut unmaps, || unmap(&container, gap(sample), PAGE)));
     maps.tell(name(map_op, at));
     unmaps.tell(name(unmap_op, at));
     let gone = container.unmap_dma(&UnmapDma::All);

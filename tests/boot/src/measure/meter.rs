@@ -7,7 +7,8 @@ use iommu::driver::Counters;
 use iommu::instance::Instance;
 use iommu::pool::Shared;
 
-use crate::arch::counter;
+use super::watched::Counts;
+use crate::arch::{counter, now_ns};
 
 /// The most repetitions of one operation.
 pub const MOST: usize = 64;
@@ -52,6 +53,8 @@ pub struct Cost {
     pub requests: u32,
     /// Notifies of the unit.
     pub notifies: u32,
+    /// Nanoseconds of the machine's clock, which means something without `-icount` only.
+    pub ns: u64,
 }
 
 /// Costs of one operation, repeated.
@@ -75,10 +78,12 @@ impl Meter {
     /// Runs `call` once and counts.
     pub fn count<T>(&self, call: impl FnOnce() -> T) -> (T, Cost) {
         let before = self.unit.counters();
+        let clock = now_ns();
         let (result, instructions) = instructions(self.empty, call);
+        let ns = now_ns().saturating_sub(clock);
         let sent = self.unit.counters().since(&before);
         let notifies = sent.notifies as u32;
-        (result, Cost { instructions, requests: requests(&sent), notifies })
+        (result, Cost { instructions, requests: requests(&sent), notifies, ns })
     }
 
     /// Runs `call` and adds what it cost to `costs`.
@@ -119,7 +124,7 @@ impl Costs {
         assert!(self.0.push(cost).is_ok(), "more repetitions than there is room for");
     }
 
-    /// Tells the host: the median, and the least and the most instructions.
+    /// Tells the host: the medians, and the least and the most instructions.
     ///
     /// # Panics
     ///
@@ -133,8 +138,10 @@ impl Costs {
         assert!(self.0.iter().all(same), "{op}{at}: the repetitions sent different requests");
         let least = self.0.first().map_or(0, |cost| cost.instructions);
         let most = self.0.last().map_or(0, |cost| cost.instructions);
+        self.0.sort_unstable_by_key(|cost| cost.ns);
+        let ns = self.0.get(self.0.len() / 2).map_or(0, |cost| cost.ns);
         defmt::println!(
-            "bench {=str}{=str} {=str} instructions={=u32} least={=u32} most={=u32} requests={=u32} notifies={=u32}",
+            "bench {=str}{=str} {=str} instructions={=u32} least={=u32} most={=u32} requests={=u32} notifies={=u32} ns={=u64}",
             op,
             at,
             provider,
@@ -142,7 +149,8 @@ impl Costs {
             least,
             most,
             median.requests,
-            median.notifies
+            median.notifies,
+            ns
         );
     }
 }
@@ -158,4 +166,31 @@ pub fn tell(name: Name, cost: Cost) {
 pub fn tell_bytes(name: Name, bytes: usize) {
     let Name { op, at, provider } = name;
     defmt::println!("bench {=str}{=str} {=str} bytes={=usize}", op, at, provider, bytes);
+}
+
+/// Tells the host how often a call takes locks, and for how many instructions they are held.
+pub fn tell_locks(op: &'static str, locks: u32, held: Option<u32>) {
+    match held {
+        Some(held) => {
+            defmt::println!("bench {=str} runs locks={=u32} instructions={=u32}", op, locks, held);
+        }
+        None => defmt::println!("bench {=str} runs locks={=u32}", op, locks),
+    }
+}
+
+/// Tells the host what a whole piece of work came to, with the locks that it took.
+pub fn tell_work(name: Name, instructions: u64, sent: &Counters, counts: Counts) {
+    let Name { op, at, provider } = name;
+    let Counts { taken, waits } = counts;
+    defmt::println!(
+        "bench {=str}{=str} {=str} instructions={=u64} requests={=u32} notifies={=u64} locks={=u64} waits={=u64}",
+        op,
+        at,
+        provider,
+        instructions,
+        requests(sent),
+        sent.notifies,
+        taken,
+        waits
+    );
 }

@@ -11,18 +11,24 @@
 //! | `devices.rs` | pins, dirty pages, faults |
 //! | `domains.rs` | attach to a container with many domains |
 //! | `growth.rs` | map and unmap by what is there already, replay, heap per mapping |
+//! | `heap.rs` | heap of a domain, of a container |
+//! | `cpus.rs` | two CPUs at once, and which locks two containers share (`watched.rs` counts them, `turns.rs` keeps the CPUs in step) |
 
+mod cpus;
 mod devices;
 mod domains;
 mod floor;
 mod groups;
 mod growth;
+mod heap;
 mod idle;
 mod mapping;
 mod memory;
 mod meter;
 mod rig;
 pub(crate) mod slab;
+mod turns;
+mod watched;
 
 #[cfg(target_arch = "aarch64")] // for the load from two CPUs
 pub(crate) use growth::Random;
@@ -48,8 +54,11 @@ fn most(arguments: &str) -> u64 {
 ///
 /// When the library refuses what it should do.
 pub fn run(machine: &Machine) -> Result<(), NoWorld> {
+    slab::give(machine)?;
     rig::floor(machine)?;
+    cpus::measure(machine)?;
     let rig = Rig::start(machine)?;
+    heap::measure(&rig);
     mapping::measure(&rig);
     groups::measure(&rig);
     devices::measure(&rig);

@@ -10,7 +10,7 @@ use iommu::prot::Prot;
 
 use super::floor;
 use super::meter::Meter;
-use super::slab::{self, POOL};
+use super::slab::POOL;
 use crate::machine::Machine;
 use crate::world::{AnyTransport, NoWorld, World, transport};
 
@@ -32,13 +32,12 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Starts the unit, with nodes from the slab.
+    /// Starts the unit, with nodes from the slab, which has its memory.
     ///
     /// # Errors
     ///
     /// [`NoWorld`] says what is missing or failed.
     pub fn start(machine: &Machine) -> Result<Self, NoWorld> {
-        slab::give(machine)?;
         let world = World::start_in(machine, &POOL)?;
         let unit = world.units.first().ok_or(NoWorld::NoIommu)?.clone();
         let groups = (0..world.devices.len()).map(|index| world.group(index)).collect();
