@@ -208,6 +208,10 @@ fn what_can_not_be_mapped_is_at_an_address_that_is_refused() {
     let world = World::new();
     world.plug::<Short>(8);
     let mut buffer = [7; 64];
+    // The record of the domain keeps a node from its first mapping on.
+    let (at, memory) = Behind::<Host, Short>::dma_alloc(1, BufferDirection::Both);
+    // SAFETY: `dma_alloc` returned both.
+    unsafe { Behind::<Host, Short>::dma_dealloc(at, memory, 1) };
     let usage = world.pool.usage();
     let slot = Short::slot();
     world.machine.refuse_nth(0); // the page to bounce through
