@@ -238,23 +238,7 @@ fn cell(op: Option<&Op>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn op(word: &str, provider: Option<Provider>, instructions: u64) -> Op {
-        let one = Some(1);
-        Op {
-            op: word.into(),
-            provider,
-            instructions: Some(instructions),
-            requests: one,
-            notifies: one,
-            ..Op::default()
-        }
-    }
-
-    fn run(system: &str, ops: Vec<Op>) -> Run {
-        let (built, arch, qemu) = ("so".into(), "x86_64".into(), "7.2".into());
-        Run { system: system.into(), built, arch, qemu, ops }
-    }
+    use crate::bench::results::example::{op, run};
 
     fn peers() -> Results {
         let call = |cost| op("ioctl_nothing", None, cost);

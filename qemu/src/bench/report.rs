@@ -188,30 +188,9 @@ fn save(path: &Path, text: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::results::{Op, Provider};
+    use crate::bench::results::Provider;
+    use crate::bench::results::example::{op, run};
     use crate::testelf::Scratch;
-
-    fn op(word: &str, provider: Option<Provider>, instructions: u64) -> Op {
-        let one = Some(1);
-        Op {
-            op: word.into(),
-            provider,
-            instructions: Some(instructions),
-            requests: one,
-            notifies: one,
-            ..Op::default()
-        }
-    }
-
-    fn run(system: &str, ops: Vec<Op>) -> Run {
-        Run {
-            system: system.into(),
-            built: "so".into(),
-            arch: "x86_64".into(),
-            qemu: "7.2".into(),
-            ops,
-        }
-    }
 
     fn results() -> Results {
         let runs = Some(Provider::Runs);

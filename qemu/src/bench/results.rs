@@ -193,6 +193,31 @@ fn parse_words<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Op> {
     [op.instructions, op.bytes, op.locks].iter().any(Option::is_some).then_some(op)
 }
 
+/// What tests of tables and pages are made of.
+#[cfg(test)]
+pub mod example {
+    use super::{Op, Provider, Run};
+
+    /// An operation that takes one request and one notify.
+    pub fn op(word: &str, provider: Option<Provider>, instructions: u64) -> Op {
+        let one = Some(1);
+        Op {
+            op: word.into(),
+            provider,
+            instructions: Some(instructions),
+            requests: one,
+            notifies: one,
+            ..Op::default()
+        }
+    }
+
+    /// A run on one machine.
+    pub fn run(system: &str, ops: Vec<Op>) -> Run {
+        let (built, arch, qemu) = ("so".into(), "x86_64".into(), "7.2".into());
+        Run { system: system.into(), built, arch, qemu, ops }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
