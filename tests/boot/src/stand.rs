@@ -6,15 +6,10 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use iommu::addr::PhysAddr;
 use iommu::fault::{Access, DriverFault};
-use iommu::instance::Instance;
-use iommu::platform::Platform;
-use iommu::pool::Shared;
-use iommu::registry::Registry;
 use iommu::virtio::transport::pci::PciTransport;
 use iommu_cases::matrix::{self, Aim, Kind, Matrix, Need};
-use iommu_cases::{Bench, Outcome, Seat, Store, Transfer, Who, steps};
+use iommu_cases::{Bench, Outcome, Over, Seat, Who, steps};
 use spin::Mutex;
 
 use crate::bench::{FILL, MEMORY, pattern};
@@ -228,45 +223,11 @@ impl Stand {
     }
 }
 
-impl Bench for Stand {
-    fn registry(&self) -> &Registry {
-        self.world.registry()
-    }
+impl Over for Stand {
+    type Below = World;
 
-    fn units(&self) -> &[Shared<Instance>] {
-        self.world.units()
-    }
-
-    fn find_seat(&self, who: Who) -> Option<Seat> {
-        self.world.find_seat(who)
-    }
-
-    fn store(&self) -> &'static dyn Store {
-        self.world.store()
-    }
-
-    fn platform(&self) -> &'static dyn Platform {
-        self.world.platform()
-    }
-
-    fn copy(&self, who: Who, from: u64, to: u64, len: usize) -> [Outcome; 2] {
-        self.world.copy(who, from, to, len)
-    }
-
-    fn write(&self, who: Who, iova: u64, target: Option<PhysAddr>) -> Outcome {
-        Bench::write(&self.world, who, iova, target)
-    }
-
-    fn touch(&self, who: Who, iova: u64) {
-        self.world.touch(who, iova);
-    }
-
-    fn transfer(&self, jobs: &mut [Transfer], len: usize) {
-        self.world.transfer(jobs, len);
-    }
-
-    fn carry(&self, who: Who, from: u64, to: u64) {
-        self.world.carry(who, from, to);
+    fn below(&self) -> &World {
+        &self.world
     }
 }
 

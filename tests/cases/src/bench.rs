@@ -84,6 +84,57 @@ pub trait Bench {
     }
 }
 
+/// A bench that stands on another one, and asks it for everything that is asked of a bench.
+pub trait Over {
+    /// The bench below.
+    type Below: Bench;
+
+    /// Returns it.
+    fn below(&self) -> &Self::Below;
+}
+
+impl<T: Over> Bench for T {
+    fn registry(&self) -> &Registry {
+        self.below().registry()
+    }
+
+    fn units(&self) -> &[Shared<Instance>] {
+        self.below().units()
+    }
+
+    fn find_seat(&self, who: Who) -> Option<Seat> {
+        self.below().find_seat(who)
+    }
+
+    fn store(&self) -> &'static dyn Store {
+        self.below().store()
+    }
+
+    fn write(&self, who: Who, iova: u64, target: Option<PhysAddr>) -> Outcome {
+        self.below().write(who, iova, target)
+    }
+
+    fn touch(&self, who: Who, iova: u64) {
+        self.below().touch(who, iova);
+    }
+
+    fn carry(&self, who: Who, from: u64, to: u64) {
+        self.below().carry(who, from, to);
+    }
+
+    fn transfer(&self, jobs: &mut [Transfer], len: usize) {
+        self.below().transfer(jobs, len);
+    }
+
+    fn platform(&self) -> &'static dyn Platform {
+        self.below().platform()
+    }
+
+    fn copy(&self, who: Who, from: u64, to: u64, len: usize) -> [Outcome; 2] {
+        self.below().copy(who, from, to, len)
+    }
+}
+
 /// The most bytes of one transfer.
 pub const MAX_TRANSFER: usize = 4095;
 

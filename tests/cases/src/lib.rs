@@ -31,7 +31,7 @@ pub mod steps;
 mod table;
 pub mod wire;
 
-pub use bench::{Bench, Outcome, Seat, Store, Transfer, Who};
+pub use bench::{Bench, Outcome, Over, Seat, Store, Transfer, Who};
 pub use table::CASES;
 
 /// One row of the table.

@@ -7,14 +7,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use iommu::addr::PhysAddr;
 use iommu::fault::Access;
-use iommu::instance::Instance;
-use iommu::platform::Platform;
-use iommu::pool::Shared;
 use iommu::prot::Prot;
-use iommu::registry::Registry;
 use iommu_cases::bench::FILL;
 use iommu_cases::matrix::{Aim, Kind, Matrix, Need};
-use iommu_cases::{Bench, Outcome, Seat, Store, Transfer, Who};
+use iommu_cases::{Outcome, Over, Store, Who};
 
 use crate::bench::{HostBench, Pages, refusal};
 use crate::unit::Unit;
@@ -196,44 +192,10 @@ impl<U: Unit> Matrix for HostStand<U> {
     }
 }
 
-impl<U: Unit> Bench for HostStand<U> {
-    fn registry(&self) -> &Registry {
-        self.bench.registry()
-    }
+impl<U: Unit> Over for HostStand<U> {
+    type Below = HostBench<U>;
 
-    fn units(&self) -> &[Shared<Instance>] {
-        self.bench.units()
-    }
-
-    fn find_seat(&self, who: Who) -> Option<Seat> {
-        self.bench.find_seat(who)
-    }
-
-    fn store(&self) -> &'static dyn Store {
-        self.bench.store()
-    }
-
-    fn platform(&self) -> &'static dyn Platform {
-        self.bench.platform()
-    }
-
-    fn copy(&self, who: Who, from: u64, to: u64, len: usize) -> [Outcome; 2] {
-        self.bench.copy(who, from, to, len)
-    }
-
-    fn write(&self, who: Who, iova: u64, target: Option<PhysAddr>) -> Outcome {
-        self.bench.write(who, iova, target)
-    }
-
-    fn touch(&self, who: Who, iova: u64) {
-        self.bench.touch(who, iova);
-    }
-
-    fn transfer(&self, jobs: &mut [Transfer], len: usize) {
-        self.bench.transfer(jobs, len);
-    }
-
-    fn carry(&self, who: Who, from: u64, to: u64) {
-        self.bench.carry(who, from, to);
+    fn below(&self) -> &HostBench<U> {
+        &self.bench
     }
 }
