@@ -5,17 +5,16 @@
 
 use alloc::sync::Arc;
 
-use iommu::container::{Container, IdentityMemory, MapDma, Options, UnmapDma};
+use iommu::container::{Container, IdentityMemory, Options};
 use iommu::drivers::virtio_iommu::{self, VirtioIommu};
-use iommu::group::{Group, OwnerId};
+use iommu::group::Group;
 use iommu::instance::Instance;
 use iommu::pool::Shared;
-use iommu::prot::Prot;
 use iommu::registry::{DeviceInfo, Registry};
 use iommu::virtio::transport::Transport;
 
 use super::meter::{self, Name};
-use super::rig::{BASE, PAGE};
+use super::rig::{BASE, PAGE, claim, map, unmap};
 use super::slab::POOL;
 use super::turns;
 use super::watched::{self, Counts, Watched};
@@ -74,18 +73,7 @@ fn container() -> User {
 }
 
 fn attach(container: &User, group: &Shared<Group<Watched>>) {
-    let owned = Group::claim(group, OwnerId(1)).expect("the group is free");
-    assert!(container.attach_group(owned).is_ok(), "the attach is refused");
-}
-
-fn map(container: &User, iova: u64) {
-    let request = MapDma { iova, vaddr: iova, size: PAGE, prot: Prot::RW };
-    assert!(container.map_dma(&request).is_ok(), "the map is refused");
-}
-
-fn unmap(container: &User, iova: u64) {
-    let gone = container.unmap_dma(&UnmapDma::Range { iova, size: PAGE });
-    assert!(gone.is_ok_and(|gone| gone.bytes == PAGE), "the unmap is refused");
+    assert!(container.attach_group(claim(group)).is_ok(), "the attach is refused");
 }
 
 /// The locks that a call on each of two containers takes both, and how long they are held.
@@ -106,11 +94,11 @@ fn shared_locks(groups: &[Shared<Group<Watched>>; 2]) {
         meter::tell_locks(shared, count, Some(held));
     };
     containers.iter().for_each(|container| {
-        map(container, BASE);
-        unmap(container, BASE);
+        map(container, BASE, PAGE);
+        unmap(container, BASE, PAGE);
     });
-    tell("map_4k_locks", "map_4k_shared_locks", |container| map(container, BASE));
-    tell("unmap_4k_locks", "unmap_4k_shared_locks", |container| unmap(container, BASE));
+    tell("map_4k_locks", "map_4k_shared_locks", |container| map(container, BASE, PAGE));
+    tell("unmap_4k_locks", "unmap_4k_shared_locks", |container| unmap(container, BASE, PAGE));
 }
 
 impl Common {
@@ -138,8 +126,8 @@ impl Common {
     fn work(&self, cpu: u64, index: usize) {
         for pair in 0..PAIRS {
             let iova = BASE + (pair * 2 + cpu) * PAGE;
-            map(&self.containers[index], iova);
-            unmap(&self.containers[index], iova);
+            map(&self.containers[index], iova, PAGE);
+            unmap(&self.containers[index], iova, PAGE);
         }
     }
 }

@@ -7,6 +7,7 @@ use iommu::group::{Group, OwnerId, Ownership};
 use iommu::instance::Instance;
 use iommu::pool::Shared;
 use iommu::prot::Prot;
+use iommu::sync::RawLock;
 
 use super::floor;
 use super::meter::Meter;
@@ -113,7 +114,7 @@ pub fn floor(machine: &Machine) -> Result<(), NoWorld> {
 /// # Panics
 ///
 /// When it is owned.
-pub fn claim(group: &Shared<Group>) -> Ownership {
+pub fn claim<R: RawLock>(group: &Shared<Group<R>>) -> Ownership<R> {
     Group::claim(group, OwnerId(1)).expect("the group is free")
 }
 
@@ -122,7 +123,7 @@ pub fn claim(group: &Shared<Group>) -> Ownership {
 /// # Panics
 ///
 /// When it is refused.
-pub fn map<M: Memory>(container: &Container<M>, iova: u64, size: u64) {
+pub fn map<M: Memory, R: RawLock>(container: &Container<M, R>, iova: u64, size: u64) {
     let request = MapDma { iova, vaddr: iova, size, prot: Prot::RW };
     assert!(container.map_dma(&request).is_ok(), "the map is refused");
 }
@@ -132,7 +133,7 @@ pub fn map<M: Memory>(container: &Container<M>, iova: u64, size: u64) {
 /// # Panics
 ///
 /// When not all of it was there.
-pub fn unmap<M: Memory>(container: &Container<M>, iova: u64, size: u64) {
+pub fn unmap<M: Memory, R: RawLock>(container: &Container<M, R>, iova: u64, size: u64) {
     let gone = container.unmap_dma(&UnmapDma::Range { iova, size });
     assert!(gone.is_ok_and(|gone| gone.bytes == size), "the unmap is refused");
 }
