@@ -88,8 +88,7 @@ pub(crate) enum RingViolation {
 pub(crate) struct SplitQueue {
     ring: DmaBuffer,
     size: u16,
-    kind: ChainKind,
-    /// log2 of the descriptors of a chain.
+    /// log2 of the descriptors of a chain: 1 if it has a part that the device reads.
     shift: u16,
     /// The flags that the available ring shows.
     flags: u16,
@@ -138,7 +137,6 @@ impl SplitQueue {
         Ok(Self {
             ring,
             size,
-            kind,
             shift: kind.descriptors().trailing_zeros() as u16,
             flags,
             free,
@@ -201,7 +199,7 @@ impl SplitQueue {
         let Some(own) = self.chains.get_mut(usize::from(chain)) else { return };
         let head = chain << self.shift;
         let mut last = head;
-        if let (ChainKind::ReadableWritable, Some(readable)) = (self.kind, readable) {
+        if let (1, Some(readable)) = (self.shift, readable) {
             own.readable = readable.len as u16; // what we show is shorter than that
             last = head + 1;
             self.write_descriptor(head, readable, DESC_F_NEXT, last);
