@@ -44,8 +44,10 @@ impl<R: RawLock> PagingDomain<R> {
         let driver = self.instance().driver();
         let mut rest = runs(iova, chunks, prot);
         let mut sent = None;
+        let mut batch: Vec<Run, BATCH> = Vec::new();
         loop {
-            let batch: Vec<Run, BATCH> = rest.by_ref().take(BATCH).collect();
+            batch.clear(); // a new one would be moved here, whole
+            batch.extend(rest.by_ref().take(BATCH));
             let Some(last) = batch.last() else { return Ok(range) };
             if let Err(error) = driver.map(&state.view(self.id()), &batch) {
                 if let Some(sent) = sent {
