@@ -73,7 +73,7 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
 
 impl<P: Platform, R: RawLock> Inner<P, R> {
     /// Puts a mapping, which is `Busy` and whose bytes were copied, at the end of the queue.
-    pub(super) fn enqueue(&self, first: Iova, parts: Parts) -> Result<Ticket, DmaError> {
+    pub(super) fn enqueue(&self, first: Iova, parts: &mut Parts) -> Result<Ticket, DmaError> {
         let limit = match self.options.invalidation {
             Invalidation::Strict => 0,
             Invalidation::Deferred { limit } => limit,
@@ -130,10 +130,8 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
         let mut state = self.space.state.lock();
         while let Some(at) = next.filter(|_| !ranges.is_full()) {
             next = None;
-            if let Some((range, record)) = state.iovas.get_mut(at) {
-                if let State::Queued { next: older } = record.state {
-                    next = older;
-                }
+            if let Some((range, record)) = state.addresses.get_mut(at) {
+                next = record.state.next();
                 let _ = ranges.push(range); // it was not full
             }
         }
@@ -149,7 +147,7 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
         let mut state = self.space.state.lock();
         let (mut at, mut count) = (newest, 1);
         loop {
-            let record = state.iovas.get_mut(at).map(|(_, record)| record);
+            let record = state.addresses.get_mut(at).map(|(_, record)| record);
             match record.map(|record| &mut record.state) {
                 Some(State::Queued { next: Some(older) }) => (at, count) = (*older, count + 1),
                 Some(State::Queued { next }) => {
@@ -198,13 +196,14 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
         let _ = self.flush(); // what is not confirmed is leaked, with its record
         let mut at = Iova(0);
         loop {
-            let found = self.space.check_out_next(self.owner, at);
-            let Some((range, parts)) = found else { break };
+            let mut parts = Parts::new(self.used.pool());
+            let found = self.space.check_out_next(self.owner, at, &mut parts);
+            let Some(range) = found else { break };
             if self.domain().unmap(range).is_ok() {
                 self.space.release(range.first());
                 self.free_parts(&parts);
             } else {
-                self.space.check_in(range.first(), parts, State::Lost);
+                self.space.check_in(range.first(), &mut parts, State::Lost);
             }
             let Some(next) = range.last().checked_add(1) else { break };
             at = next;

@@ -112,12 +112,15 @@
 //! | `deferred.rs` | the queue of unmaps |
 //! | `buffer.rs`, `list.rs`, `coherent.rs` | the values that can't leak a mapping |
 
+mod addresses;
 mod buffer;
 mod coherent;
 mod deferred;
 mod iova;
 mod layout;
 mod list;
+#[cfg(test)]
+mod marks;
 mod memory;
 mod raw;
 mod record;
@@ -242,7 +245,7 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     ) -> Result<Self, UseError> {
         let used = Group::use_default(group)?;
         let space = used.space()?;
-        let lowest = space.state.lock().iovas.span().first().0;
+        let lowest = space.state.lock().addresses.span().first().0;
         let granule = used.domain().geometry().page_sizes.granule();
         let reachable = |mask: u64| mask.checked_sub(granule - 1).is_some_and(|top| top >= lowest);
         if !reachable(options.mask) || !reachable(options.coherent_mask) {
@@ -297,13 +300,20 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     ///
     /// `OutOfMemory`; nothing is kept out.
     pub fn reserve(&self, range: IovaRange) -> Result<(), DmaError> {
-        Ok(self.inner.space.state.lock().iovas.reserve(range)?)
+        Ok(self.inner.space.state.lock().addresses.reserve(range)?)
+    }
+
+    /// Gives the memory of addresses that wait for another mapping of their length back to the pool
+    /// (Linux: `free_iova_rcaches`): for when memory is short, or the driver will map no more for a
+    /// while. A map that gets no memory does it by itself.
+    pub fn trim(&self) {
+        self.inner.space.trim();
     }
 
     /// How many mappings the drivers of the group have, those included whose unmap has not ended.
     #[must_use]
     pub fn mapping_count(&self) -> usize {
-        self.inner.space.state.lock().iovas.len()
+        self.inner.space.state.lock().addresses.len()
     }
 
     /// The address that the device must write to, to ring the interrupt doorbell at physical

@@ -218,8 +218,8 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
     }
 
     /// Takes the mapping whose first byte is at `iova` out of the device's hands, to work on it.
-    fn check_out(&self, iova: Iova) -> Result<(IovaRange, Direction, Parts), DmaError> {
-        let found = self.space.check_out(self.owner, iova, |range, record| {
+    fn check_out(&self, iova: Iova, parts: &mut Parts) -> Result<(IovaRange, Direction), DmaError> {
+        let found = self.space.check_out(self.owner, iova, parts, |range, record| {
             let at = record.parts.iter().next().map_or(0, |part| part.at);
             record.state == State::Mapped && range.first().checked_add(at) == Some(iova)
         });
@@ -230,9 +230,10 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
     ///
     /// As [`DmaDevice::unmap_raw`].
     pub(super) unsafe fn unmap(&self, iova: Iova) -> Result<(), DmaError> {
-        let (range, direction, parts) = self.check_out(iova)?;
+        let mut parts = Parts::new(self.used.pool());
+        let (range, direction) = self.check_out(iova, &mut parts)?;
         if self.domain().unmap(range).is_err() {
-            self.space.check_in(range.first(), parts, State::Lost);
+            self.space.check_in(range.first(), &mut parts, State::Lost);
             return Err(DmaError::Io);
         }
         // SAFETY: the caller's promise; the device is cut off, so what is copied is final.
@@ -250,11 +251,12 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
             // SAFETY: the caller's promise.
             return unsafe { self.unmap(iova) }.map(|()| Ticket::ENDED);
         }
-        let (range, direction, parts) = self.check_out(iova)?;
+        let mut parts = Parts::new(self.used.pool());
+        let (range, direction) = self.check_out(iova, &mut parts)?;
         // The device may still write to the bounce pages; what it writes from here on goes nowhere.
         // SAFETY: the caller's promise.
         unsafe { self.copy_out(direction, &parts, 0..usize::MAX) };
-        self.enqueue(range.first(), parts)
+        self.enqueue(range.first(), &mut parts)
     }
 
     /// Of every buffer of the mapping, the bytes in `range`.
@@ -268,7 +270,8 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
         range: Range<usize>,
         to_device: bool,
     ) -> Result<(), DmaError> {
-        let (place, direction, parts) = self.check_out(iova)?;
+        let mut parts = Parts::new(self.used.pool());
+        let (place, direction) = self.check_out(iova, &mut parts)?;
         if to_device {
             // SAFETY: the caller's promise.
             unsafe { self.copy_in(&parts, range) };
@@ -276,7 +279,7 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
             // SAFETY: the caller's promise.
             unsafe { self.copy_out(direction, &parts, range) };
         }
-        self.space.check_in(place.first(), parts, State::Mapped);
+        self.space.check_in(place.first(), &mut parts, State::Mapped);
         Ok(())
     }
 

@@ -138,6 +138,21 @@ pub(super) enum State {
     },
     /// The unit did not confirm that it is gone: out of use for good.
     Lost,
+    /// Its addresses wait for another mapping; `next` are others of that length.
+    Spare {
+        /// The one that was given back before.
+        next: Option<Iova>,
+    },
+}
+
+impl State {
+    /// The next in the chain of which the record is a link.
+    pub(super) const fn next(self) -> Option<Iova> {
+        match self {
+            Self::Queued { next } | Self::Spare { next } => next,
+            Self::Busy | Self::Mapped | Self::Lost => None,
+        }
+    }
 }
 
 /// One mapping, kept with its addresses in the allocator.

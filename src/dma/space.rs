@@ -3,6 +3,7 @@
 //! Lock: `Space::state`, a leaf: it is held for a search, never while the unit works, nor over a
 //! call of the host.
 
+use super::addresses::Addresses;
 use super::iova::{IovaAllocator, IovaError};
 use super::record::{Direction, Parts, Record, State};
 use super::tree::Chain;
@@ -21,7 +22,7 @@ pub(crate) struct Space<R: RawLock> {
 }
 
 pub(super) struct SpaceState {
-    pub(super) iovas: IovaAllocator<Record>,
+    pub(super) addresses: Addresses,
     /// The number of the newest handle.
     owners: u32,
 }
@@ -47,7 +48,8 @@ impl<R: RawLock> Space<R> {
         let geometry = domain.geometry();
         let granule = geometry.page_sizes.granule();
         let iovas = IovaAllocator::new(pool, geometry.aperture, granule).ok_or(UseError::Range)?;
-        let space = Self { state: Mutex::new(SpaceState { iovas, owners: 0 }) };
+        let addresses = Addresses::new(iovas, granule);
+        let space = Self { state: Mutex::new(SpaceState { addresses, owners: 0 }) };
         space.take_in(domain)?;
         Ok(space)
     }
@@ -65,7 +67,7 @@ impl<R: RawLock> Space<R> {
         let mut state = self.state.lock();
         let regions = reserved.as_slice().iter().map(|region| region.range);
         for range in regions.chain(window) {
-            state.iovas.reserve(range)?;
+            state.addresses.reserve(range)?;
         }
         Ok(())
     }
@@ -92,12 +94,13 @@ impl<R: RawLock> Space<R> {
                 Ok(_) => return Ok(range),
                 Err(refused) => refused,
             };
-            if let Some(record) = self.release(range.first()) {
+            if let Some(record) = self.state.lock().addresses.remove(range.first()) {
                 *parts = record.parts;
             }
             match refused {
                 MapError::AddrInUse => self.take_in(domain)?,
                 MapError::Exists => self.step_aside(domain, range)?,
+                MapError::OutOfMemory if self.trim() => {} // the domain needs nodes of the same pool
                 _ => return Err(refused.into()),
             }
         }
@@ -108,89 +111,94 @@ impl<R: RawLock> Space<R> {
     fn step_aside(&self, domain: &PagingDomain<R>, range: IovaRange) -> Result<(), OutOfMemory> {
         let found = domain.next_mapping(range.first()).filter(|run| run.range.overlaps(range));
         match found {
-            Some(run) => self.state.lock().iovas.reserve(run.range),
+            Some(run) => self.state.lock().addresses.reserve(run.range),
             None => Ok(()), // it went meanwhile
         }
     }
 
     /// Takes addresses, and the parts with them.
     fn take(&self, wish: &Wish, parts: &mut Parts) -> Result<IovaRange, DmaError> {
-        let Wish { owner, len, direction, .. } = *wish;
         let mut state = self.state.lock();
-        let empty = Parts::new(state.iovas.pool());
-        let taken = core::mem::replace(parts, empty);
-        let mut record = Record { owner, direction, state: State::Busy, parts: taken };
         let mut error = DmaError::NoSpace;
         for limit in wish.limits.into_iter().flatten() {
-            match state.iovas.alloc(len, limit, record) {
+            match state.addresses.take(wish, limit, parts) {
                 Ok(range) => return Ok(range),
-                Err((refused, back)) => (error, record) = (refused.into(), back),
+                Err(refused) => error = refused.into(),
             }
             if error != DmaError::NoSpace {
                 break; // a shortage of memory does not mean that there are no low addresses
             }
         }
-        *parts = record.parts;
         Err(error)
     }
 
-    /// Gives addresses back, and the record that was kept with them.
-    pub(super) fn release(&self, first: Iova) -> Option<Record> {
-        self.state.lock().iovas.remove(first).map(|(_, record)| record)
+    /// Gives spare addresses back to the allocator, and their nodes to the pool; whether there were any.
+    pub(super) fn trim(&self) -> bool {
+        self.state.lock().addresses.trim()
     }
 
-    /// As [`release`](Self::release), for several; the records go to a chain.
+    /// Gives addresses back whose parts were taken out.
+    pub(super) fn release(&self, first: Iova) {
+        self.state.lock().addresses.release(first);
+    }
+
+    /// Gives several back with their parts; records with bounce pages go to a chain.
     pub(super) fn release_to(&self, ranges: &[IovaRange], chain: &mut Chain<Record>) {
         let mut state = self.state.lock();
         for range in ranges {
-            state.iovas.remove_to(range.first(), chain);
+            state.addresses.release_to(range.first(), chain);
         }
     }
 
     /// Takes the parts of a mapping of `owner` out of its record if `pick` accepts it, which is
-    /// `Busy` from then on.
+    /// `Busy` from then on. What was in `parts`, nothing, stays with the record.
     pub(super) fn check_out(
         &self,
         owner: u32,
         iova: Iova,
+        parts: &mut Parts,
         pick: impl Fn(IovaRange, &Record) -> bool,
-    ) -> Option<(IovaRange, Direction, Parts)> {
+    ) -> Option<(IovaRange, Direction)> {
         let mut state = self.state.lock();
-        let empty = Parts::new(state.iovas.pool());
-        let (range, record) = state.iovas.get_mut(iova)?;
+        let (range, record) = state.addresses.get_mut(iova)?;
         if record.owner != owner || !pick(range, record) {
             return None;
         }
         record.state = State::Busy;
-        Some((range, record.direction, core::mem::replace(&mut record.parts, empty)))
+        core::mem::swap(&mut record.parts, parts);
+        Some((range, record.direction))
     }
 
     /// As [`check_out`](Self::check_out), for the lowest mapping of `owner` from `at` on that the
     /// device has.
-    pub(super) fn check_out_next(&self, owner: u32, at: Iova) -> Option<(IovaRange, Parts)> {
+    pub(super) fn check_out_next(
+        &self,
+        owner: u32,
+        at: Iova,
+        parts: &mut Parts,
+    ) -> Option<IovaRange> {
         let mut at = at;
         loop {
-            let (range, _) =
-                self.state.lock().iovas.first_from(at).map(|(range, _)| (range, ()))?;
+            let range = self.state.lock().addresses.first_from(at)?;
             let is_mapped = |_, record: &Record| record.state == State::Mapped;
-            if let Some((range, _, parts)) = self.check_out(owner, range.first(), is_mapped) {
-                return Some((range, parts));
+            if let Some((range, _)) = self.check_out(owner, range.first(), parts, is_mapped) {
+                return Some(range);
             }
             at = range.last().checked_add(1)?;
         }
     }
 
     /// Puts parts back, and says how far the mapping has come.
-    pub(super) fn check_in(&self, first: Iova, parts: Parts, now: State) {
-        if let Some((_, record)) = self.state.lock().iovas.get_mut(first) {
-            record.parts = parts;
+    pub(super) fn check_in(&self, first: Iova, parts: &mut Parts, now: State) {
+        if let Some((_, record)) = self.state.lock().addresses.get_mut(first) {
+            core::mem::swap(&mut record.parts, parts);
             record.state = now;
         }
     }
 
     /// Says how far a mapping has come.
     pub(super) fn set_state(&self, first: Iova, now: State) {
-        if let Some((_, record)) = self.state.lock().iovas.get_mut(first) {
+        if let Some((_, record)) = self.state.lock().addresses.get_mut(first) {
             record.state = now;
         }
     }

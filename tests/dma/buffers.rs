@@ -35,7 +35,7 @@ fn a_whole_page_is_mapped_where_it_is() {
     assert_eq!(cost, Cost { map: 0, unmap: 1, syncs: 0, notifies: 1 });
     assert_eq!(&buffer[4..9], &[7, 1, 2, 3, 7]);
     assert!(!world.reaches(iova, Access::READ), "unmapped");
-    assert_eq!(world.usage(), before);
+    assert_eq!(world.usage_of(&dma), before);
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn both_sides_use_coherent_memory_at_once() {
     assert_eq!(dma.alloc_coherent(usize::MAX).unwrap_err(), DmaError::OutOfMemory);
     drop(ring);
     assert!(!world.reaches(iova, Access::READ));
-    assert_eq!(world.usage(), before);
+    assert_eq!(world.usage_of(&dma), before);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn until_the_flush_the_device_reaches_the_memory_and_nobody_else_has_it() {
         let again = dma.map(aligned(PAGE), Direction::ToDevice).unwrap();
         assert_eq!(again.iova(), iova, "and the address may be used again");
         drop((again, other));
-        assert_eq!(world.usage(), before);
+        assert_eq!(world.usage_of(&dma), before);
     }
 }
 
@@ -106,7 +106,7 @@ fn more_than_a_batch_waits_and_ends() {
     let ((), cost) = world.cost(|| dma.flush().unwrap());
     assert_eq!(cost.notifies, 3, "64 at a time");
     drop(waiting);
-    assert_eq!(world.usage(), before);
+    assert_eq!(world.usage_of(&dma), before);
 }
 
 #[test]

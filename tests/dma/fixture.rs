@@ -56,10 +56,12 @@ impl World {
         self.registry.add_device(&self.instance, &info).unwrap()
     }
 
-    /// The handle of a driver for a new device [`ME`]. Its domain has had a mapping, and keeps the node.
+    /// The handle of a driver for a new device [`ME`]. Its domain has had a mapping, and keeps the node;
+    /// no addresses are spare.
     pub fn dma(&self, options: &DmaOptions) -> Dma {
         let dma = self.fresh(options);
         drop(dma.alloc_coherent(1).unwrap());
+        dma.trim();
         dma
     }
 
@@ -104,6 +106,12 @@ impl World {
     pub fn usage(&self) -> (Usage, usize, usize) {
         let mapped = self.sim.digest().iter().map(|(_, _, runs)| runs.len()).sum();
         (self.pool.usage(), self.machine.pages(), mapped)
+    }
+
+    /// The same without the nodes of spare addresses.
+    pub fn usage_of(&self, dma: &Dma) -> (Usage, usize, usize) {
+        dma.trim();
+        self.usage()
     }
 
     /// How many maps, unmaps and invalidations the unit was asked for, and with how many notifies,

@@ -9,4 +9,5 @@ mod locks;
 mod random;
 mod raw;
 mod spaces;
+mod spare;
 mod sweep;

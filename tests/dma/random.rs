@@ -203,6 +203,7 @@ impl Model<'_> {
                 assert_eq!(self.map(device, offset, len, direction), None);
             }
             Step::FailMap { offset, len, nth } => {
+                self.handles[0].trim();
                 let before = (self.world.pool.usage(), self.handles[0].mapping_count());
                 self.world.pool.refuse_nth(nth, true);
                 let error = self.map(0, offset, len, Direction::Bidirectional);

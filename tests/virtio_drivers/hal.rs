@@ -208,10 +208,8 @@ fn what_can_not_be_mapped_is_at_an_address_that_is_refused() {
     let world = World::new();
     world.plug::<Short>(8);
     let mut buffer = [7; 64];
-    // The record of the domain keeps a node from its first mapping on.
-    let (at, memory) = Behind::<Host, Short>::dma_alloc(1, BufferDirection::Both);
-    // SAFETY: `dma_alloc` returned both.
-    unsafe { Behind::<Host, Short>::dma_dealloc(at, memory, 1) };
+    // It stays: no address is spare, so each of the next ones asks for a node.
+    let (first, page) = Behind::<Host, Short>::dma_alloc(1, BufferDirection::Both);
     let usage = world.pool.usage();
     let slot = Short::slot();
     world.machine.refuse_nth(0); // the page to bounce through
@@ -231,6 +229,7 @@ fn what_can_not_be_mapped_is_at_an_address_that_is_refused() {
             unshare::<Short>(shared, &mut buffer, BufferDirection::Both);
             break;
         }
+        assert_eq!(world.pool.usage(), usage, "node {n}");
         let before = slot.refused();
         world.pool.refuse_nth(n, false);
         let (at, _) = Behind::<Host, Short>::dma_alloc(1, BufferDirection::Both);
@@ -246,7 +245,8 @@ fn what_can_not_be_mapped_is_at_an_address_that_is_refused() {
         }
     }
     assert_eq!(world.read(8, 0, 1), None, "nothing is ever mapped at address 0");
-    assert_eq!(world.pool.usage(), usage);
+    // SAFETY: `dma_alloc` returned both.
+    unsafe { Behind::<Host, Short>::dma_dealloc(first, page, 1) };
     assert_eq!((PAGES.load(Ordering::Relaxed), slot.allocations()), (0, 0));
     slot.empty().unwrap();
     assert_eq!(world.machine.pages(), 0, "the handle kept a page to bounce through");

@@ -2,63 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::super::marks::{Marks, PAGE, pool, range};
 use super::super::tree;
 use super::*;
 use crate::pool::Usage;
-
-const PAGE: u64 = 0x1000;
-
-fn range(first: u64, last: u64) -> IovaRange {
-    IovaRange::new(Iova(first), Iova(last)).unwrap()
-}
-
-fn pool() -> &'static Pool {
-    std::boxed::Box::leak(std::boxed::Box::new(Pool::heap()))
-}
-
-/// Granules, marked one by one: who has each.
-struct Marks {
-    taken: std::vec::Vec<Option<u32>>,
-}
-
-/// The mark of reserved granules.
-const RESERVED: u32 = u32::MAX;
-
-impl Marks {
-    fn is_free(&self, first: u64, count: u64) -> bool {
-        (first..first + count).all(|at| self.taken.get(at as usize) == Some(&None))
-    }
-
-    /// Gaps from the top down, cut at the limit, by looking at every granule.
-    fn find(&self, count: u64, limit: u64) -> Option<u64> {
-        let block = count.next_power_of_two();
-        let end = self.taken.len() as u64;
-        let mut top = (limit + 1).min(end);
-        while top > 0 {
-            if !self.is_free(top - 1, 1) {
-                top -= 1;
-                continue;
-            }
-            let mut low = top - 1;
-            while low > 0 && self.is_free(low - 1, 1) {
-                low -= 1;
-            }
-            let fits =
-                |start: &u64, count: u64| start.is_multiple_of(block) && start + count <= top;
-            if (low..top).any(|start| fits(&start, block)) {
-                return (low..top).rev().find(|start| fits(start, count));
-            }
-            top = low;
-        }
-        None
-    }
-
-    fn mark(&mut self, first: u64, count: u64, who: Option<u32>) {
-        for at in first..first + count {
-            self.taken[at as usize] = who;
-        }
-    }
-}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -108,19 +55,14 @@ proptest! {
             prop_assert!((last + 1) / PAGE <= first.div_ceil(PAGE).max(1));
             return Ok(());
         };
-        let mut marks = Marks { taken: std::vec![None; ((last + 1) / PAGE) as usize] };
-        marks.mark(0, first.div_ceil(PAGE).max(1), Some(RESERVED));
+        let mut marks = Marks::new(first, last);
         let mut live = std::vec::Vec::new();
         for (number, step) in steps.into_iter().enumerate() {
             let number = number as u32;
             match step {
                 Step::Alloc { bytes, limit } => {
                     let count = bytes.div_ceil(PAGE);
-                    // A limit inside a granule leaves that granule out.
-                    let expected = match limit {
-                        u64::MAX => marks.find(count, 1 << 40),
-                        _ => ((limit + 1) / PAGE).checked_sub(1).and_then(|top| marks.find(count, top)),
-                    };
+                    let expected = marks.find_below(count, limit);
                     match iovas.alloc(bytes, Iova(limit), number) {
                         Ok(given) => {
                             prop_assert_eq!(Some(given.first().0 / PAGE), expected);
@@ -147,14 +89,10 @@ proptest! {
                 Step::Free { .. } => {}
                 Step::Reserve { first, bytes } => {
                     let _ = iovas.reserve(range(first, first + bytes - 1));
-                    for at in first / PAGE..=(first + bytes - 1) / PAGE {
-                        if marks.is_free(at, 1) {
-                            marks.mark(at, 1, Some(RESERVED));
-                        }
-                    }
+                    marks.reserve(first, bytes);
                 }
                 Step::FailAlloc { bytes } => {
-                    let expected = marks.find(bytes.div_ceil(PAGE), 1 << 40);
+                    let expected = marks.find_below(bytes.div_ceil(PAGE), u64::MAX);
                     pool.refuse_nth(0, true);
                     let refused = iovas.alloc(bytes, Iova(u64::MAX), number).unwrap_err();
                     pool.refuse_none();
@@ -172,11 +110,7 @@ proptest! {
                         prop_assert_eq!(answer, Err(OutOfMemory));
                         prop_assert_eq!(pool.usage(), before);
                     } else {
-                        for at in first / PAGE..=(first + bytes - 1) / PAGE {
-                            if marks.is_free(at, 1) {
-                                marks.mark(at, 1, Some(RESERVED));
-                            }
-                        }
+                        marks.reserve(first, bytes);
                     }
                 }
             }
