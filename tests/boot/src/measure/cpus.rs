@@ -6,6 +6,7 @@
 use alloc::sync::Arc;
 
 use iommu::container::{Container, IdentityMemory, Options};
+use iommu::dma::{DmaDevice, DmaOptions};
 use iommu::drivers::virtio_iommu::{self, VirtioIommu};
 use iommu::group::Group;
 use iommu::instance::Instance;
@@ -13,6 +14,7 @@ use iommu::pool::Shared;
 use iommu::registry::{DeviceInfo, Registry};
 use iommu::virtio::transport::Transport;
 
+use super::drivers::{map as map_pages, unmap as unmap_pages};
 use super::meter::{self, Name};
 use super::rig::{BASE, PAGE, claim, map, unmap};
 use super::slab::POOL;
@@ -61,6 +63,7 @@ fn with_unit<T: Transport + 'static>(machine: &Machine, transport: T) -> Result<
     };
     let groups = [group()?, group()?];
     shared_locks(&groups);
+    locks_of_a_driver(&groups[0]);
     alone(&unit, &groups);
     #[cfg(target_arch = "aarch64")]
     both(&unit, &groups);
@@ -76,13 +79,36 @@ fn attach(container: &User, group: &Shared<Group<Watched>>) {
     assert!(container.attach_group(claim(group)).is_ok(), "the attach is refused");
 }
 
+/// What the counter costs between a lock and its unlock.
+fn empty() -> u32 {
+    let lock = iommu::sync::Mutex::<Watched, ()>::new(());
+    watched::note(|| drop(lock.lock())).first().map_or(0, |note| note.held)
+}
+
+/// How often a map and an unmap for a driver take the lock of the addresses, which all drivers of the
+/// group share, and for how long; and the same of the lock that they hold longest, the domain's.
+fn locks_of_a_driver(group: &Shared<Group<Watched>>) {
+    let empty = empty();
+    let dma = DmaDevice::new(group, &PLATFORM, &DmaOptions::default());
+    let dma = dma.expect("nobody owns the group");
+    let pair = || unmap_pages(&dma, map_pages(&dma, PAGE));
+    pair(); // what is set up by the first call is there
+    let addresses = watched::note(|| assert_eq!(dma.mapping_count(), 0));
+    let addresses = addresses.first().expect("a count takes the lock").place;
+    let mut notes = watched::note(pair);
+    notes.iter_mut().for_each(|note| note.held -= note.count * empty);
+    let ours = notes.iter().find(|note| note.place == addresses).expect("a map takes the lock");
+    let longest = notes.iter().max_by_key(|note| note.held).expect("there are locks");
+    for (op, note) in [("dma_pair_addresses_lock", ours), ("dma_pair_longest_lock", longest)] {
+        meter::tell_locks(op, note.count, Some(note.held));
+    }
+}
+
 /// The locks that a call on each of two containers takes both, and how long they are held.
 fn shared_locks(groups: &[Shared<Group<Watched>>; 2]) {
     let containers = [container(), container()];
     containers.iter().zip(groups).for_each(|(container, group)| attach(container, group));
-    // What the counter costs between a lock and its unlock.
-    let lock = iommu::sync::Mutex::<Watched, ()>::new(());
-    let empty = watched::note(|| drop(lock.lock())).first().map_or(0, |note| note.held);
+    let empty = empty();
     let tell = |op: &'static str, shared: &'static str, call: fn(&User)| {
         // Once before: what is set up by the first call is there.
         let [one, other] = containers.each_ref().map(|container| watched::note(|| call(container)));

@@ -10,6 +10,7 @@
 //! | `mapping.rs` | map and unmap by size |
 //! | `devices.rs` | pins, dirty pages, faults |
 //! | `domains.rs` | attach to a container with many domains |
+//! | `drivers.rs` | map and unmap with addresses handed out, for a driver of the kernel |
 //! | `growth.rs` | map and unmap by what is there already, replay, heap per mapping |
 //! | `heap.rs` | heap of a domain, of a container |
 //! | `cpus.rs` | two CPUs at once, and which locks two containers share (`watched.rs` counts them, `turns.rs` keeps the CPUs in step) |
@@ -17,6 +18,7 @@
 mod cpus;
 mod devices;
 mod domains;
+mod drivers;
 mod floor;
 mod groups;
 mod growth;
@@ -62,6 +64,7 @@ pub fn run(machine: &Machine) -> Result<(), NoWorld> {
     mapping::measure(&rig);
     groups::measure(&rig);
     devices::measure(&rig);
+    drivers::measure(&rig, most(machine.arguments));
     growth::measure(&rig, most(machine.arguments));
     domains::measure(&rig); // leaves units behind
     Ok(())
