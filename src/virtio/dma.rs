@@ -115,6 +115,23 @@ impl DmaBuffer {
         unsafe { place.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
     }
 
+    /// As [`write_bytes`](Self::write_bytes), whole words of 8 bytes at a multiple of 8; nothing else is
+    /// written. What a target without unaligned accesses would copy byte by byte is stored by words.
+    #[inline]
+    pub(crate) fn write_words(&mut self, offset: usize, bytes: &[u8]) {
+        let Some(place) = self.span(offset, bytes.len()) else { return };
+        if !offset.is_multiple_of(size_of::<u64>()) {
+            return;
+        }
+        let (words, _) = bytes.as_chunks();
+        for (index, word) in words.iter().enumerate() {
+            // SAFETY: `span` checked the bounds.
+            let place = unsafe { place.cast::<u64>().add(index) };
+            // SAFETY: the pages begin at a multiple of 8, and so does `offset`.
+            unsafe { place.write(u64::from_ne_bytes(*word)) };
+        }
+    }
+
     /// Fills `out` from `offset` on, one volatile byte at a time.
     pub(crate) fn read_bytes(&self, offset: usize, out: &mut [u8]) {
         for (index, byte) in out.iter_mut().enumerate() {
@@ -160,12 +177,22 @@ mod tests {
             buffer.write_u64(offset, u64::MAX); // 4: inside, but not a multiple of 8
         }
         buffer.write_bytes(PAGE_SIZE - 1, &[1, 2]);
+        for offset in [PAGE_SIZE - 8, 4, usize::MAX - 7] {
+            buffer.write_words(offset, &[1; 16]);
+        }
+        buffer.write_words(0, &[1; 7]); // no whole word
         let mut all = [0xaa; PAGE_SIZE];
         buffer.read_bytes(0, &mut all);
         assert!(all.iter().all(|byte| *byte == 0));
         buffer.write_u64(PAGE_SIZE - 8, 0x0102_0304_0506_0708);
         assert_eq!(buffer.read_u16(PAGE_SIZE - 2), 0x0102, "little endian");
         assert_eq!((buffer.read_u16(PAGE_SIZE - 1), buffer.read_u64(PAGE_SIZE - 4)), (0, 0));
+        let bytes: [u8; 20] = core::array::from_fn(|index| index as u8 + 1);
+        buffer.write_words(8, &bytes);
+        let mut seen = [0; 36];
+        buffer.read_bytes(0, &mut seen);
+        assert_eq!((&seen[..8], &seen[24..]), (&[0; 8][..], &[0; 12][..]), "two words and no more");
+        assert_eq!(seen[8..24], bytes[..16]);
     }
 
     #[test]

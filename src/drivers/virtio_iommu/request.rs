@@ -37,6 +37,10 @@ pub(super) const MAX_BATCH: usize = MAX_QUEUE_SIZE as usize / 2;
 /// Bytes per slot: a cache line.
 const SLOT_LEN: usize = 64;
 const _: () = assert!(size_of::<Slot<MapReq>>() <= SLOT_LEN);
+/// A slot is written by words of 8 bytes.
+const _: () = assert!(size_of::<Slot<MapReq>>().is_multiple_of(8));
+const _: () = assert!(size_of::<Slot<UnmapReq>>().is_multiple_of(8));
+const _: () = assert!(size_of::<Slot<AttachReq>>().is_multiple_of(8));
 /// Where the readable part of a slot starts; the writable one is before it.
 const REQUEST_OFFSET: usize = core::mem::offset_of!(Slot<MapReq>, request);
 
@@ -60,6 +64,8 @@ struct Slot<T: Unaligned> {
     /// The request is aligned to 8.
     unused: [u8; 4],
     request: T,
+    /// Each request is half a word short of whole ones.
+    end: [u8; 4],
 }
 
 /// A request of a batch.
@@ -485,8 +491,8 @@ impl Requests {
     #[inline(always)]
     fn write_slot<T: IntoBytes + Immutable + Unaligned>(&mut self, slot: usize, request: T) -> u16 {
         let tail = ReqTail { status: Status::UNWRITTEN.0, reserved: [0; 3] };
-        let written = Slot { tail, unused: [0; 4], request };
-        self.slots.write_bytes(slot, written.as_bytes());
+        let written = Slot { tail, unused: [0; 4], request, end: [0; 4] };
+        self.slots.write_words(slot, written.as_bytes());
         size_of::<T>() as u16
     }
 
