@@ -23,7 +23,7 @@ use crate::error::OutOfMemory;
 use crate::pool::Pool;
 
 /// Runs of 1 to so many granules are kept, as in Linux.
-const LENGTHS: usize = 32;
+pub(super) const LENGTHS: usize = 32;
 /// How many of each length.
 const MOST: u32 = 128;
 

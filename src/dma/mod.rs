@@ -90,7 +90,11 @@
 //! defects above are common (C-215). What the devices of the group reserve is left out, also if
 //! they come later (C-219).
 //!
-//! There are no per-CPU caches of addresses; `docs/dma.md` has what they would save, counted.
+//! Addresses that were given back wait for the next mapping of their length, up to 32 granules, before
+//! the allocator searches again (C-217); so a driver gets the address that it gave back last, and a
+//! device that still uses an old address by mistake meets the new buffer, or is refused.
+//! [`DmaDevice::trim`] gives what waits back. They belong to the group, not to a CPU: `docs/dma.md` has
+//! what they save, counted, and why.
 //!
 //! # Locks
 //!
@@ -104,6 +108,7 @@
 //! | file | what |
 //! |---|---|
 //! | `iova.rs`, `tree.rs` | the allocator of addresses |
+//! | `addresses.rs` | runs that wait for the next mapping of their length, in front of the allocator |
 //! | `space.rs` | one allocator per group, with the record of each mapping |
 //! | `record.rs` | what is known of a mapping |
 //! | `layout.rs` | which granules of a buffer are bounced |
@@ -301,6 +306,13 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     /// `OutOfMemory`; nothing is kept out.
     pub fn reserve(&self, range: IovaRange) -> Result<(), DmaError> {
         Ok(self.inner.space.state.lock().addresses.reserve(range)?)
+    }
+
+    /// The length in bytes up to which addresses are kept for the next mapping: longer mappings are
+    /// searched for each time (rule C-227; Linux: `dma_opt_mapping_size`).
+    #[must_use]
+    pub fn optimal_len(&self) -> u64 {
+        addresses::LENGTHS as u64 * self.inner.granule
     }
 
     /// Gives the memory of addresses that wait for another mapping of their length back to the pool

@@ -48,6 +48,21 @@ fn a_spare_address_asks_for_no_node_and_the_device_gets_the_new_memory() {
 }
 
 #[test]
+fn longer_mappings_than_the_optimal_length_are_searched_for() {
+    // C-227
+    let world = World::new();
+    let dma = world.plain();
+    assert_eq!(dma.optimal_len(), 32 * PAGE as u64);
+    for (pages, nodes) in [(32, 0), (33, 1)] {
+        unmap(&dma, map(&dma, pages).unwrap());
+        let before = world.pool.usage().nodes;
+        let held = map(&dma, pages).unwrap();
+        assert_eq!(world.pool.usage().nodes - before, nodes, "{pages} pages");
+        unmap(&dma, held);
+    }
+}
+
+#[test]
 fn spare_addresses_never_stand_in_the_way_of_space_or_memory() {
     let world = World::new();
     let dma =
