@@ -125,6 +125,25 @@ fn spread(op: &Op) -> String {
     words.unwrap_or_default()
 }
 
+/// Map and unmap for a driver: with addresses that wait, and searched for; two columns per architecture.
+pub fn addresses(runs: &[&Run]) -> Table {
+    let mut head = vec!["mappings".to_owned()];
+    for run in runs {
+        head.extend(["1 to 4 pages", "33 to 36"].map(|pages| format!("{}: {pages}", run.arch)));
+    }
+    let rows = [("@10", "10"), ("@1k", "1 000"), ("@100k", "100 000")].map(|(at, count)| {
+        let pairs = runs.iter().flat_map(|run| {
+            [["dma_map", "dma_unmap"], ["dma_map_long", "dma_unmap_long"]].map(|pair| {
+                let costs = pair.map(|op| run.find(&format!("{op}{at}"), None)?.instructions);
+                let [Some(map), Some(unmap)] = costs else { return String::new() };
+                format!("{} + {}", grouped(map), grouped(unmap))
+            })
+        });
+        [count.to_owned()].into_iter().chain(pairs).collect()
+    });
+    Table { head, rows: rows.into() }
+}
+
 /// Sizes of code, to the byte: a row per set and profile, two columns per architecture.
 pub fn code(runs: &[&Run]) -> Table {
     let mut head = vec!["features".to_owned(), "built with".to_owned()];

@@ -84,7 +84,7 @@ struct Block {
 }
 
 /// All of them; contents come from our results and a peer's.
-const BLOCKS: [Block; 4] = [
+const BLOCKS: [Block; 5] = [
     Block { page: PAGE, name: "figures", content: |ours, peers| machines(ours, peers) },
     Block {
         page: PAGE,
@@ -97,6 +97,11 @@ const BLOCKS: [Block; 4] = [
         content: |_, peers| {
             format!("{}.\n\n{}", figures::about_linux(peers), figures::linux(peers).markdown())
         },
+    },
+    Block {
+        page: "docs/dma.md",
+        name: "figures",
+        content: |results, _| figures::addresses(&ours(results)).markdown(),
     },
     Block {
         page: "README.md",
@@ -202,6 +207,8 @@ mod tests {
                     op("map_64k", runs, 1_000),
                     op("floor_map", None, 50),
                     op("pin_1", runs, 7),
+                    op("dma_map@10", None, 700),
+                    op("dma_unmap@10", None, 600),
                 ],
             ),
             run("Linux 7.2", vec![op("map_4k", None, 10_000), op("map_64k", None, 11_000)]),
@@ -250,6 +257,8 @@ mod tests {
         assert!(text.contains("(performance/growth-x86_64.svg)"), "{text}");
         assert!(dir.path().join(PLOTS).join("growth-x86_64.svg").exists());
         assert!(read("README.md").contains("| features | x86_64, `opt-level` 3 |"));
+        let costs = "| mappings | x86_64: 1 to 4 pages | x86_64: 33 to 36 |\n|---|---:|---:|\n| 10 | 700 + 600 |  |\n";
+        assert!(read("docs/dma.md").contains(costs), "{}", read("docs/dma.md"));
         document(&results(), dir.path()).expect("writes");
         assert_eq!(read(PAGE), text, "once more is the same");
     }

@@ -1,4 +1,6 @@
-//! Map and unmap for a driver of the kernel: the addresses are handed out too.
+//! Map and unmap for a driver of the kernel: the addresses are handed out too. Runs of up to 32 pages
+//! wait for the next mapping of their length when they are given back; for longer ones the allocator
+//! searches each time.
 
 use alloc::vec::Vec;
 
@@ -22,13 +24,16 @@ type Dma<R = SpinLock> = DmaDevice<&'static Machine, R>;
 /// Measures it, with at most `most` mappings.
 pub fn measure(rig: &Rig, most: u64) {
     for (count, at) in COUNTS.into_iter().filter(|(count, _)| *count as u64 <= most) {
-        exchange(rig, count, at);
+        exchange(rig, (count, at), 1, ["dma_map", "dma_unmap"]);
+        exchange(rig, (count, at), 33, ["dma_map_long", "dma_unmap_long"]);
     }
 }
 
-/// Ends a mapping anywhere among others and makes another one, of one to four pages each.
-fn exchange(rig: &Rig, count: usize, at: &'static str) {
-    let options = DmaOptions { mask: u64::MAX, ..DmaOptions::default() };
+/// Ends a mapping anywhere among others and makes another one, of `least` pages and up to three more.
+fn exchange(rig: &Rig, there: (usize, &'static str), least: u64, ops: [&'static str; 2]) {
+    let (count, at) = there;
+    let len = |number: usize| (number as u64 % 4 + least) * PAGE;
+    let options = DmaOptions { coherent_mask: u64::MAX, ..DmaOptions::default() };
     let dma = DmaDevice::new(rig.group(0), &PLATFORM, &options).expect("nobody owns the group");
     let mut live: Vec<Iova> = (0..count).map(|number| map(&dma, len(number))).collect();
     let (mut maps, mut unmaps) = (Costs::default(), Costs::default());
@@ -43,14 +48,10 @@ fn exchange(rig: &Rig, count: usize, at: &'static str) {
             unmaps.push(gone);
         }
     }
-    maps.tell(Name::of("dma_map").at(at));
-    unmaps.tell(Name::of("dma_unmap").at(at));
+    for (costs, op) in [maps, unmaps].into_iter().zip(ops) {
+        costs.tell(Name::of(op).at(at));
+    }
     live.into_iter().for_each(|iova| unmap(&dma, iova));
-}
-
-/// One to four pages.
-fn len(number: usize) -> u64 {
-    (number as u64 % 4 + 1) * PAGE
 }
 
 /// Maps whole pages.
