@@ -35,6 +35,7 @@ sabotages! {
     MapTooLong "map_too_long" "a MAP has one page too many at its end",
     MapTooShort "map_too_short" "a MAP lacks the last byte",
     LaterMapsAstray "later_maps_astray" "after 30 000 of them, a MAP leads one page too far",
+    CrowdedMapsAstray "crowded_maps_astray" "a MAP leads one page too far in a domain that maps 65 536 times",
     LeaveBypass "leave_bypass" "start-up leaves the bypass byte as it is",
     DetachToBlock "detach_to_block" "an endpoint is blocked by DETACH",
     KeepAtDetach "keep_at_detach" "an endpoint that should be blocked stays where it is",
