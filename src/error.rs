@@ -200,7 +200,7 @@ errors! {
 }
 
 errors! {
-    /// Why a mapping was not made. Nothing of the call is mapped.
+    /// Why a mapping was not made. Nothing of the call is mapped, `Unconfirmed` excepted.
     MapError {
         /// Address or length not a multiple of the granule, an empty list, or protection flags
         /// that make no mapping (rules C-159, C-161, C-162). `EINVAL`.
@@ -218,8 +218,11 @@ errors! {
         AddrInUse = EADDRINUSE, "the range touches a reserved region or the window for doorbells";
         /// No node or page table has room. `ENOMEM`.
         OutOfMemory = ENOMEM, "out of memory";
-        /// The device refused or did not answer in time, or is poisoned. `EIO`.
-        Io = EIO, "the IOMMU failed or did not answer";
+        /// The device refused, or is poisoned. `EIO`.
+        Io = EIO, "the IOMMU failed";
+        /// The device did not say whether it mapped the memory, or did not take it back: it is
+        /// poisoned. The mapping stays in the record. **Keep the memory**: devices may reach it. `EIO`.
+        Unconfirmed = EIO, "the IOMMU did not say whether it mapped the memory, which must be kept";
     }
 }
 
@@ -237,9 +240,13 @@ errors! {
         NoSpace = ENOSPC, "no free addresses that the device can emit";
         /// This device mapped nothing at the address, or somebody unmaps it now. `ENOENT`.
         NotMapped = ENOENT, "this device mapped nothing there";
-        /// The unit refused or did not answer in time, or is poisoned. Of an unmap: it may still let
-        /// the device reach the memory, which is kept out of use with its addresses. `EIO`.
+        /// The unit refused, or is poisoned. Of an unmap: it may still let the device reach the
+        /// memory, which is kept out of use with its addresses. `EIO`.
         Io = EIO, "the IOMMU failed or did not answer";
+        /// Of a map: the unit did not say whether it mapped the memory, or did not take it back, and
+        /// is poisoned. Buffers and bounce pages are leaked, as far as they were given; memory that is
+        /// known by address **must be kept**: the device may reach it. `EIO`.
+        Unconfirmed = EIO, "the IOMMU did not say whether it mapped the memory, which must be kept";
     }
 }
 
@@ -325,6 +332,7 @@ impl From<MapError> for DmaError {
             MapError::Range | MapError::Exists | MapError::AddrInUse => Self::NoSpace,
             MapError::OutOfMemory => Self::OutOfMemory,
             MapError::Busy | MapError::Io => Self::Io,
+            MapError::Unconfirmed => Self::Unconfirmed,
         }
     }
 }
@@ -370,7 +378,7 @@ impl From<MapError> for ProbeError {
             MapError::InvalidArg | MapError::Overflow | MapError::Range => Self::InvalidArg,
             MapError::Exists | MapError::AddrInUse => Self::AddrInUse,
             MapError::OutOfMemory => Self::OutOfMemory,
-            MapError::Busy | MapError::Io => Self::Io,
+            MapError::Busy | MapError::Io | MapError::Unconfirmed => Self::Io,
         }
     }
 }

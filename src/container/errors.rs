@@ -241,7 +241,7 @@ impl From<MapError> for MapDmaError {
     fn from(error: MapError) -> Self {
         match error {
             MapError::OutOfMemory => Self::OutOfMemory,
-            MapError::Io => Self::Io,
+            MapError::Io | MapError::Unconfirmed => Self::Io,
             MapError::Exists => Self::Exists,
             MapError::Overflow => Self::Overflow,
             _ => Self::InvalidArg,

@@ -223,14 +223,18 @@ impl<M: Memory, R: RawLock> Container<M, R> {
         ended
     }
 
-    /// Maps a batch, which is the last one or not. If it was not mapped, it is unpinned.
+    /// Maps a batch, which is the last one or not. If it was not mapped, it is unpinned; where a unit
+    /// may have it, it stays in a domain's record for the caller's drain to find, pinned.
     #[inline(always)]
     fn send(&self, build: &Build, runs: &mut [Run], last: bool) -> Result<Built, MapDmaError> {
         let sent = self.state.lock().map_batch(build, runs, last);
-        if !matches!(sent, Ok(Built::Part | Built::Live)) {
-            self.release_runs(runs, build.owner);
+        match sent {
+            Ok(Built::Part | Built::Live) | Err(NotMapped { kept: true, .. }) => {}
+            Ok(Built::Gone) | Err(NotMapped { kept: false, .. }) => {
+                self.release_runs(runs, build.owner);
+            }
         }
-        sent
+        sent.map_err(|refused| refused.error)
     }
 
     /// Asks the provider for the next run of a mapping, from `at` on.
@@ -274,6 +278,13 @@ pub(super) enum Built {
     Live,
     /// The mapping is gone, or no domain is left: a detach took the container's last group away.
     Gone,
+}
+
+/// Why a batch is not mapped.
+struct NotMapped {
+    error: MapDmaError,
+    /// A unit did not confirm that it does not have it.
+    kept: bool,
 }
 
 /// A mapping whose pages are to be pinned and mapped.
@@ -338,14 +349,15 @@ impl<R: RawLock> State<R> {
     }
 
     /// Maps a batch into every target domain, or into none (rule T1-282). After the last one the
-    /// mapping is live, unless it has a dirty bitmap to get.
+    /// mapping is live, unless it has a dirty bitmap to get. Where a unit does not confirm that it does
+    /// not have it, it stays in that domain and in all before it: the first one is where a drain looks.
     #[inline(always)]
     fn map_batch(
         &mut self,
         build: &Build,
         runs: &mut [Run],
         last: bool,
-    ) -> Result<Built, MapDmaError> {
+    ) -> Result<Built, NotMapped> {
         let Self { mappings, domains, passing, dirty, operations, .. } = self;
         let found = mappings.get_mut(build.range.first());
         let ours = |mapping: &Mapping| mapping.serial == build.serial && mapping.mapped;
@@ -370,15 +382,14 @@ impl<R: RawLock> State<R> {
             }
             return Ok(Built::Part);
         };
-        sabotage!(NoUndoAcrossDomains => return Err(error.into()));
+        sabotage!(NoUndoAcrossDomains => return Err(NotMapped { error: error.into(), kept: false }));
+        let mut kept = error == MapError::Unconfirmed;
         for index in (0..done).rev() {
-            if let Some(domain) = self.targets().nth(index) {
-                // A unit that refuses this is poisoned, and blocks all DMA.
-                let _ = domain.unmap_ranges(&ranges(runs));
-            }
+            let Some(domain) = self.targets().nth(index).filter(|_| !kept) else { break };
+            kept = domain.unmap_ranges(&ranges(runs)).is_err();
+            self.operations.dom_unmap += 1;
         }
-        self.operations.dom_unmap += done as u64;
-        Err(error.into())
+        Err(NotMapped { error: error.into(), kept })
     }
 }
 

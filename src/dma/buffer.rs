@@ -87,8 +87,8 @@ unsafe impl DmaBuffer for alloc::boxed::Box<[u8]> {
 pub struct Refused<B> {
     /// Why.
     pub error: DmaError,
-    /// As it was.
-    pub buffer: B,
+    /// As it was; `None` after [`DmaError::Unconfirmed`]: the device may reach it, so it is leaked.
+    pub buffer: Option<B>,
 }
 
 /// A buffer that a device has, until [`unmap`](Self::unmap).
@@ -133,7 +133,8 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     /// # Errors
     ///
     /// With the buffer back. `InvalidArg`: it is empty, or may not be written. `OutOfMemory`: no
-    /// node, or no page to bounce through. `NoSpace`: no addresses. `Io`.
+    /// node, or no page to bounce through. `NoSpace`: no addresses. `Io`. Without the buffer, which is
+    /// leaked: `Unconfirmed`.
     pub fn map<B: DmaBuffer + 'static>(
         &self,
         buffer: B,
@@ -160,15 +161,16 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
         direction: Direction,
     ) -> Result<Mapping<B, P, R>, Refused<B>> {
         if direction.writes() && !B::WRITABLE {
-            return Err(Refused { error: DmaError::InvalidArg, buffer });
+            return Err(Refused { error: DmaError::InvalidArg, buffer: Some(buffer) });
         }
         let raw = buffer.into_raw();
         // SAFETY: the promise of `DmaBuffer`, and that the value lives as long as the mapping.
         match unsafe { self.inner.map(&[(raw, Place::Ask)], direction) } {
             Ok(iova) => Ok(Mapping { dma: self.clone(), iova, raw, direction, owns: PhantomData }),
+            Err(error @ DmaError::Unconfirmed) => Err(Refused { error, buffer: None }),
             Err(error) => {
                 // SAFETY: it came from `into_raw`, and nothing was mapped.
-                let buffer = unsafe { B::from_raw(raw) };
+                let buffer = Some(unsafe { B::from_raw(raw) });
                 Err(Refused { error, buffer })
             }
         }
@@ -179,8 +181,8 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     /// # Errors
     ///
     /// As [`map`](Self::map): `run` did not run. `Io` also if it ran and the unit did not confirm
-    /// the unmap: it is poisoned, and unless it broke its word, all DMA is blocked; to be safe from
-    /// a unit that did, keep the buffer out of use.
+    /// the unmap. Then, and after `Unconfirmed`, the instance is poisoned, and unless the unit broke its
+    /// word, all DMA is blocked; to be safe from one that did, keep the buffer out of use.
     pub fn with_mapped<T>(
         &self,
         buffer: &mut [u8],

@@ -44,7 +44,8 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     ///
     /// # Errors
     ///
-    /// `InvalidArg`: no length. `OutOfMemory`, `NoSpace`, `Io`. Nothing is kept.
+    /// `InvalidArg`: no length. `OutOfMemory`, `NoSpace`, `Io`. Nothing is kept. `Unconfirmed`: the pages
+    /// are leaked.
     pub fn alloc_coherent(&self, len: usize) -> Result<Coherent<P, R>, DmaError> {
         if len == 0 {
             return Err(DmaError::InvalidArg);
@@ -54,6 +55,7 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
         let piece = Piece::new(&self.inner.platform, whole, self.inner.granule)?;
         match self.map_pages_raw(piece.phys(), whole as u64, Direction::Bidirectional) {
             Ok(iova) => Ok(Coherent { dma: self.clone(), iova, piece, len }),
+            Err(DmaError::Unconfirmed) => Err(DmaError::Unconfirmed), // the device may have the pages
             Err(error) => {
                 // SAFETY: it came from this platform, and nothing was mapped.
                 unsafe { piece.free(&self.inner.platform) };
@@ -68,7 +70,7 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     /// # Errors
     ///
     /// `InvalidArg`: no whole granules: beside them would be other registers. `Overflow`,
-    /// `OutOfMemory`, `NoSpace`, `Io`.
+    /// `OutOfMemory`, `NoSpace`, `Io`, `Unconfirmed`.
     pub fn map_resource(
         &self,
         phys: PhysAddr,

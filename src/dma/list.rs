@@ -28,8 +28,9 @@ pub struct Segment {
 pub struct ListRefused<B, const N: usize> {
     /// Why.
     pub error: DmaError,
-    /// As they were.
-    pub buffers: [B; N],
+    /// As they were; `None` after [`DmaError::Unconfirmed`]: the device may reach them, so they are
+    /// leaked.
+    pub buffers: Option<[B; N]>,
 }
 
 /// Buffers that a device has, one behind another in its address space, until
@@ -79,7 +80,7 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     /// # Errors
     ///
     /// As [`map`](Self::map), for any buffer; `InvalidArg` also for an empty list. All of them come
-    /// back.
+    /// back, or none.
     pub fn map_list<B: DmaBuffer + 'static, const N: usize>(
         &self,
         buffers: [B; N],
@@ -104,16 +105,17 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
         direction: Direction,
     ) -> Result<MappedList<B, N, P, R>, ListRefused<B, N>> {
         if N == 0 || direction.writes() && !B::WRITABLE {
-            return Err(ListRefused { error: DmaError::InvalidArg, buffers });
+            return Err(ListRefused { error: DmaError::InvalidArg, buffers: Some(buffers) });
         }
         let raw = buffers.map(B::into_raw);
         let places = raw.map(|raw| (raw, Place::Ask));
         // SAFETY: the promise of `DmaBuffer`, and that the value lives as long as the mapping.
         match unsafe { self.inner.map(&places, direction) } {
             Ok(iova) => Ok(MappedList { dma: self.clone(), iova, raw, owns: PhantomData }),
+            Err(error @ DmaError::Unconfirmed) => Err(ListRefused { error, buffers: None }),
             Err(error) => {
                 // SAFETY: they came from `into_raw`, and nothing was mapped.
-                let buffers = raw.map(|raw| unsafe { B::from_raw(raw) });
+                let buffers = Some(raw.map(|raw| unsafe { B::from_raw(raw) }));
                 Err(ListRefused { error, buffers })
             }
         }

@@ -79,9 +79,10 @@
 //! # Failures
 //!
 //! [`DmaError`] says why; a call that fails leaves nothing behind, and gives the buffer back. With
-//! one exception: where the unit does not confirm an **unmap**, it is poisoned (it is reset, and
-//! blocks all DMA as far as it obeys), and the device may still reach the memory. Then buffer,
-//! bounce pages and addresses are leaked on purpose, so that no one else gets them.
+//! one exception: where the unit does not confirm an **unmap**, or does not say whether it made a **map**
+//! ([`DmaError::Unconfirmed`]), it is poisoned (it is reset, and blocks all DMA as far as it obeys), and
+//! the device may reach the memory. Then buffer, bounce pages and addresses are leaked on purpose, so
+//! that no one else gets them.
 //!
 //! # Addresses
 //!

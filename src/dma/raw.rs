@@ -29,6 +29,7 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     /// # Errors
     ///
     /// `InvalidArg`: it is empty. `Overflow`, `OutOfMemory`, `NoSpace`, `Io`. Nothing is mapped.
+    /// `Unconfirmed`: it may be; the promise below holds for good.
     ///
     /// # Safety
     ///
@@ -136,7 +137,8 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     ///
     /// # Errors
     ///
-    /// `InvalidArg`: no whole granules. `Overflow`, `OutOfMemory`, `NoSpace`, `Io`.
+    /// `InvalidArg`: no whole granules. `Overflow`, `OutOfMemory`, `NoSpace`, `Io`. `Unconfirmed`: they
+    /// may be mapped; keep them for good.
     pub fn map_pages_raw(
         &self,
         phys: PhysAddr,

@@ -80,7 +80,7 @@ impl<R: RawLock> Space<R> {
     /// # Errors
     ///
     /// `NoSpace`, `OutOfMemory`, `Io`, `Overflow`. Nothing is mapped or taken, and `parts` is as it
-    /// was.
+    /// was. `Unconfirmed`: addresses and parts are out of use for good.
     pub(super) fn map(
         &self,
         domain: &PagingDomain<R>,
@@ -92,6 +92,11 @@ impl<R: RawLock> Space<R> {
             let range = self.take(wish, parts)?;
             let refused = match domain.map_chunks(range.first(), chunks, wish.prot) {
                 Ok(_) => return Ok(range),
+                Err(MapError::Unconfirmed) => {
+                    // The device may have it: addresses, bounce pages and record are lost.
+                    self.set_state(range.first(), State::Lost);
+                    return Err(DmaError::Unconfirmed);
+                }
                 Err(refused) => refused,
             };
             if let Some(record) = self.state.lock().addresses.remove(range.first()) {

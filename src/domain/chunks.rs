@@ -28,7 +28,8 @@ impl<R: RawLock> PagingDomain<R> {
     ///
     /// # Errors
     ///
-    /// As [`map`](Self::map), for any chunk: then nothing of the call is mapped (rule C-174).
+    /// As [`map`](Self::map), for any chunk: then nothing of the call is mapped (rule C-174), or it is
+    /// `Unconfirmed` and all of it stays in the record.
     /// `InvalidArg` also for an empty list or chunk. `Overflow` also when the chunks wrap around
     /// the end of the I/O address space.
     pub fn map_chunks(
@@ -50,11 +51,15 @@ impl<R: RawLock> PagingDomain<R> {
             batch.extend(rest.by_ref().take(BATCH));
             let Some(last) = batch.last() else { return Ok(range) };
             if let Err(error) = driver.map(&state.view(self.id()), &batch) {
-                if let Some(sent) = sent {
-                    // One run of whole mappings. A unit that refuses to let go is poisoned.
-                    let (view, pending) = state.view_and_pending(self.id());
-                    let _ = driver.unmap(&view, &[sent], pending);
-                    let _ = driver.sync(&view, pending);
+                // One run of whole mappings.
+                let kept = error == MapError::Unconfirmed
+                    || sent.is_some_and(|sent| {
+                        let (view, pending) = state.view_and_pending(self.id());
+                        let undone = driver.unmap(&view, &[sent], pending);
+                        undone.and_then(|()| driver.sync(&view, pending)).is_err()
+                    });
+                if kept {
+                    return Err(MapError::Unconfirmed);
                 }
                 state.forget(runs(iova, chunks, prot), had_node);
                 return Err(error);

@@ -59,7 +59,8 @@ enum Trouble {
 /// A map that was started (see [`PagingDomain::start_map`]).
 ///
 /// Devices may use the mapping once [`poll`](Self::poll) or [`wait`](Self::wait) said `Ok`.
-/// Dropping the value waits for the end and ignores how it was; on a failure nothing is mapped.
+/// Dropping the value waits for the end and ignores how it was. On a failure nothing is mapped, unless it
+/// was `Unconfirmed`, which nobody is told then: to be told, [`wait`](Self::wait).
 #[must_use = "dropping it waits, and doesn't tell whether the map worked"]
 pub struct PendingMap<R: RawLock = SpinLock> {
     flight: Handle<R>,
@@ -296,7 +297,7 @@ impl<R: RawLock> PagingDomain<R> {
     }
 
     /// Ends a flight. What was mapped of a map that failed is taken back, and all of it leaves the
-    /// record; a unit that refuses that is poisoned.
+    /// record. A unit that does not confirm that is poisoned, and the record keeps what was sent.
     fn end(&self, state: &mut DomainState, serial: u64, how: Result<(), Trouble>) {
         let Some(flight) = state.flight(serial) else { return };
         flight.ended = Some(how);
@@ -307,8 +308,17 @@ impl<R: RawLock> PagingDomain<R> {
         if let Some(sent) = sent.and_then(|last| IovaRange::new(range.first(), last)) {
             let (view, pending) = state.view_and_pending(self.id);
             let driver = self.instance.driver();
-            let _ = driver.unmap(&view, &[sent], pending);
-            let _ = driver.sync(&view, pending);
+            let undone = driver.unmap(&view, &[sent], pending);
+            if undone.and_then(|()| driver.sync(&view, pending)).is_err() {
+                if let Some(flight) = state.flight(serial) {
+                    flight.ended = Some(Err(Trouble::Map(MapError::Unconfirmed)));
+                }
+                let rest = sent.last().checked_add(1);
+                if let Some(rest) = rest.and_then(|rest| IovaRange::new(rest, range.last())) {
+                    state.remove_inside(rest);
+                }
+                return;
+            }
         }
         state.remove_inside(range);
         state.mappings.shed(); // it may be this call's
@@ -416,7 +426,8 @@ impl<R: RawLock> PendingMap<R> {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory`, `Io`: the device refused or did not answer; nothing is mapped.
+    /// `OutOfMemory`, `Io`: the device refused; nothing is mapped. `Unconfirmed`: it did not answer, or
+    /// did not take back what it had done; as of [`PagingDomain::map`].
     pub fn poll(&mut self) -> Option<Result<(), MapError>> {
         self.flight.ask(false).map(|(end, _)| map_end(end))
     }

@@ -36,13 +36,16 @@ impl<R: RawLock> PagingDomain<R> {
     /// `InvalidArg`: misaligned, or `prot` allows nothing or mixes `MMIO` with `CACHE`.
     /// `Overflow`: the physical range wraps. `Range`: outside the aperture. `AddrInUse`: an
     /// attached device reserves something in the range, or doorbells are mapped there. `Exists`:
-    /// something in the range is mapped. `OutOfMemory`. `Io`: the device refused or did not answer.
-    /// On every error the domain is as it was (rule D-21).
+    /// something in the range is mapped. `OutOfMemory`. `Io`: the device refused, or is poisoned.
+    /// On all of these the domain is as it was (rule D-21). `Unconfirmed`: the device did not answer, or
+    /// did not take back what it had done, and is poisoned; the mapping stays in the record, and the
+    /// memory must be kept, as after an [`unmap`](Self::unmap) that failed.
     pub fn map(&self, range: IovaRange, phys: PhysAddr, prot: Prot) -> Result<(), MapError> {
         self.map_runs(&[Run { range, phys, prot }])
     }
 
-    /// Maps several runs in one batch: all of them or none (rule C-174).
+    /// Maps several runs in one batch: all of them or none (rule C-174), unless the error is
+    /// `Unconfirmed`: then any of them may be mapped.
     ///
     /// # Errors
     ///
@@ -147,7 +150,8 @@ impl<R: RawLock> PagingDomain<R> {
         Ok(Some(Run { range, phys, prot }))
     }
 
-    /// Puts runs that were checked into the record and sends them; on any error neither happened.
+    /// Puts runs that were checked into the record and sends them; on any error neither happened, or
+    /// it is `Unconfirmed` and they stay in the record.
     #[inline(always)]
     pub(super) fn map_checked(
         &self,
@@ -158,7 +162,7 @@ impl<R: RawLock> PagingDomain<R> {
         let had_node = state.mappings.has_node();
         state.record(runs.iter().copied())?;
         let sent = self.instance.driver().map(&state.view(self.id), runs);
-        if sent.is_err() {
+        if sent.is_err() && sent != Err(MapError::Unconfirmed) {
             state.forget(runs.iter().copied(), had_node);
         }
         sent

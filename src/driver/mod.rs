@@ -197,8 +197,8 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     ///
-    /// On any error none of the runs is mapped (rule C-167); where the unit refuses the undo, the
-    /// instance is poisoned and DMA blocked.
+    /// None of the runs is mapped (rule C-167). `Unconfirmed`: some may be, because the unit did not
+    /// answer or refused the undo; the instance is poisoned, and the runs stay in the record.
     fn map(&self, domain: &DomainView<'_>, runs: &[Run]) -> Result<(), MapError>;
 
     /// Removes mappings. Each range is a run of whole, adjacent mappings of the record.

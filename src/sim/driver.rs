@@ -91,9 +91,16 @@ impl Driver for SimDriver {
         unit.counters.notifies += 1;
         for (done, run) in runs.iter().enumerate() {
             if let Err(refusal) = unit.map(domain.id, *run) {
+                if refusal.is_some_and(|refusal| refusal.silent) {
+                    unit.broken = true;
+                    return Err(MapError::Unconfirmed);
+                }
                 let undone = runs.iter().take(done).all(|r| unit.unmap(domain.id, r.range).is_ok());
                 unit.invalidate(domain.id, IovaRange::ALL);
                 unit.broken |= !undone;
+                if !undone {
+                    return Err(MapError::Unconfirmed);
+                }
                 let full = refusal.is_some_and(|refusal| refusal.error == AttachError::OutOfMemory);
                 return Err(if full { MapError::OutOfMemory } else { MapError::Io });
             }

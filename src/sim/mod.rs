@@ -86,13 +86,18 @@ pub struct Refusal {
     pub left: Left,
     /// Whether every later request is refused as well.
     pub then_all: bool,
+    /// Whether a map is done all the same, and the unit dies before it says so (`Unconfirmed`).
+    pub silent: bool,
 }
 
 impl Refusal {
     /// One request fails with `Io`, and its endpoint ends on no domain.
-    pub const ONCE: Self = Self { error: AttachError::Io, left: Left::Unknown, then_all: false };
+    pub const ONCE: Self =
+        Self { error: AttachError::Io, left: Left::Unknown, then_all: false, silent: false };
     /// Every request from there on fails.
-    pub const FOREVER: Self = Self { error: AttachError::Io, left: Left::Unknown, then_all: true };
+    pub const FOREVER: Self = Self { then_all: true, ..Self::ONCE };
+    /// A map is done and not answered, and every later request fails: the unit is dead.
+    pub const SILENCE: Self = Self { silent: true, ..Self::FOREVER };
 }
 
 /// One request that reached the unit, in order. Refused ones are logged too.

@@ -133,14 +133,17 @@ impl Unit {
 
     /// Maps a run; the error is the planned refusal, or `None` for a request that makes no sense.
     pub(super) fn map(&mut self, domain: DomainId, run: Run) -> Result<(), Option<Refusal>> {
-        self.request(Call::Map { domain, run }).map_err(Some)?;
+        let answer = self.request(Call::Map { domain, run });
+        if answer.is_err_and(|refusal| !refusal.silent) {
+            return answer.map_err(Some);
+        }
         let table = self.tables.get_mut(&domain).ok_or(None)?;
         let empty_for_ever = domain == BLOCKED || domain == IDENTITY;
         if empty_for_ever || table.values().any(|old| old.range.overlaps(run.range)) {
             return Err(None);
         }
         table.insert(run.range.first(), run);
-        Ok(())
+        answer.map_err(Some)
     }
 
     pub(super) fn unmap(&mut self, domain: DomainId, range: IovaRange) -> Result<(), ()> {

@@ -152,7 +152,7 @@ fn gone(world: &World, endpoint: u32) {
 }
 
 fn refuses(world: &World, error: AttachError) {
-    let refusal = Refusal { error, left: iommu::driver::Left::Unchanged, then_all: false };
+    let refusal = Refusal { error, left: iommu::driver::Left::Unchanged, ..Refusal::ONCE };
     world.units[1].0.refuse(0, refusal);
 }
 

@@ -133,7 +133,7 @@ fn when_the_nth_member_refuses_all_are_back_where_they_were() {
             new.map(pages(0x1000, 1), PhysAddr(0xb000), Prot::RW).unwrap();
             let mut attached = claim(&group).attach(&old).unwrap();
             let before = world.sim.digest();
-            let refusal = Refusal { error: AttachError::NoSpace, left, then_all: false };
+            let refusal = Refusal { error: AttachError::NoSpace, left, ..Refusal::ONCE };
             world.sim.refuse(nth, refusal);
             assert_eq!(attached.replace(&new), Err(AttachError::NoSpace));
             assert_eq!(world.sim.refuse_none(), 1);

@@ -18,3 +18,4 @@ mod model;
 mod options;
 mod selftest;
 mod sweep;
+mod unconfirmed;

@@ -115,7 +115,7 @@ fn a_hard_error_ends_the_search_and_changes_nothing() {
     world.container.map_dma(&page(0x10_0000)).unwrap();
     let (ownership, endpoint) = world.group(0);
     let before = world.digest();
-    let refusal = Refusal { error: AttachError::NoSpace, left: Left::Unknown, then_all: false };
+    let refusal = Refusal { error: AttachError::NoSpace, ..Refusal::ONCE };
     world.units[0].0.refuse(0, refusal);
     let cost = world.cost(|| {
         let refused = world.container.attach_group(ownership).unwrap_err();

@@ -13,3 +13,4 @@ mod rules;
 mod shortfalls;
 mod sweep;
 mod threads;
+mod unconfirmed;

@@ -34,7 +34,7 @@ fn a_fresh_domain_that_does_not_fit_ends_the_search() {
         world.units[1].0.disagree(EndpointId(endpoint));
         let before = world.digest();
         let (error, left) = (AttachError::Incompatible, Left::Unchanged);
-        world.units[1].0.refuse(0, Refusal { error, left, then_all: false });
+        world.units[1].0.refuse(0, Refusal { error, left, ..Refusal::ONCE });
         let mut back = None;
         let cost = world.cost(|| back = world.container.attach_group(ownership).err());
         assert_eq!(world.units[1].0.refuse_none(), 1);

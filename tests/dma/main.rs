@@ -11,3 +11,4 @@ mod raw;
 mod spaces;
 mod spare;
 mod sweep;
+mod unconfirmed;

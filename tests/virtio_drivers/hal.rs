@@ -269,6 +269,13 @@ fn a_unit_that_refuses_gets_no_memory_back() {
     assert_eq!(unsafe { Behind::<Host, Refused>::dma_dealloc(at, memory, 1) }, 0);
     assert_eq!(PAGES.swap(0, Ordering::Relaxed), 1, "it was not given back");
     assert_eq!(Refused::slot().allocations(), 0);
+    // A map that is not answered: the device may have the page, so nobody else gets it.
+    world.sim.refuse_none();
+    world.sim.refuse(0, Refusal::SILENCE);
+    let before = Refused::slot().refused();
+    assert_eq!(Behind::<Host, Refused>::dma_alloc(1, BufferDirection::Both).0, 0);
+    assert_eq!(PAGES.swap(0, Ordering::Relaxed), 1, "it was not given back");
+    assert_eq!((Refused::slot().allocations(), Refused::slot().refused()), (0, before + 1));
     drop(counting);
 }
 

@@ -10,7 +10,7 @@ use ::virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr as Address};
 use super::slot::Identity;
 use crate::addr::{Iova, PhysAddr};
 use crate::dma::{Direction, DmaDevice};
-use crate::error::errno;
+use crate::error::{DmaError, errno};
 use crate::platform::Platform;
 use crate::sync::RawLock;
 
@@ -38,6 +38,12 @@ unsafe impl<H: Hal, I: Identity> Hal for Behind<H, I> {
             // Both ways: a device may read what it wrote, and some do.
             match dma.map_pages_raw(PhysAddr(phys), len, Direction::Bidirectional) {
                 Ok(Iova(at)) => return (at, cpu),
+                Err(DmaError::Unconfirmed) => {
+                    // The device may reach it: leaked, so that nobody else gets it.
+                    slot.freed();
+                    slot.count_refusal();
+                    return (NOWHERE, cpu);
+                }
                 Err(_) => slot.freed(),
             }
         }

@@ -365,7 +365,8 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         }
     }
 
-    /// One MAP per run; on a failure, one UNMAP for each that was done or may have been.
+    /// One MAP per run; on a failure, one UNMAP for each that was done or may have been. Nothing of it
+    /// is mapped then, unless the error is `Unconfirmed`.
     #[inline(always)]
     fn map_all(
         &self,
@@ -380,7 +381,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
                 Ok(sent) => sent,
                 Err(dead) => {
                     self.poison(requests, dead);
-                    return Err(MapError::Io);
+                    return Err(MapError::Unconfirmed);
                 }
             };
             if sent.clean {
@@ -416,6 +417,7 @@ impl<P: Platform, T: Transport, R: RawLock> VirtioIommu<P, T, R> {
         });
         if let Err(dead) = self.unmap_all(requests, domain, undo) {
             self.poison(requests, dead);
+            return MapError::Unconfirmed;
         }
         error
     }

@@ -110,7 +110,7 @@ fn a_refused_undo_poisons_and_blocks() {
     rig.machine.lie(1, Lie::Status(5)); // the second MAP
     rig.machine.lie(3, Lie::Status(5)); // the UNMAP of the first
     rig.machine.lie(4, Lie::Status(5));
-    assert_eq!(rig.map(&mut space, &scattered(3)), Err(MapError::Io));
+    assert_eq!(rig.map(&mut space, &scattered(3)), Err(MapError::Unconfirmed));
     assert_eq!(rig.unit.health(), Health::Poisoned);
     assert_eq!(rig.reads(ONE, 0x10_0000), Err(0), "reset, and out of bypass");
 }

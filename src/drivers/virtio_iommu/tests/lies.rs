@@ -68,7 +68,7 @@ fn a_deadly_lie_ends_the_instance_whatever_was_asked() {
         let mut space = rig.space();
         rig.attach(&[ONE], &mut space).unwrap();
         rig.machine.lie(100, lie);
-        assert_eq!(rig.map(&mut space, &scattered(300)), Err(MapError::Io), "{lie:?}");
+        assert_eq!(rig.map(&mut space, &scattered(300)), Err(MapError::Unconfirmed), "{lie:?}");
         assert_gone(&rig, lie);
 
         let rig = Rig::new();

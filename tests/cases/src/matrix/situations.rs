@@ -314,7 +314,7 @@ fn after_the_unit_was_given_up(stage: &mut Stage<'_>) {
     stage.arrives(AT, &memory, 0);
     stage.bench.silence(stage.who());
     let refused = domain.map(range(AT + PAGE, 1), spare.phys(), Prot::RW);
-    assert_eq!(refused, Err(MapError::Io));
+    assert_eq!(refused, Err(MapError::Unconfirmed));
     assert_eq!(stage.bench.unit(stage.who()).health(), Health::Poisoned);
     stage.gets_nowhere(AT);
     stage.gets_nowhere(AT + PAGE);
