@@ -11,7 +11,8 @@ use crate::error::OutOfMemory;
 
 /// The [`Platform`] of an identity-mapped kernel: two functions over its page allocator, and a clock.
 ///
-/// The pages are zeroed here, so any allocator will do. Page size and fences are the defaults of
+/// The pages are zeroed here, so any allocator will do. Buffers for `iommu::dma` are found where the
+/// CPU finds them, so nothing but their edges is bounced. Page size and fences are the defaults of
 /// [`Platform`]; a kernel that needs others implements the trait itself.
 ///
 /// ```
@@ -57,7 +58,8 @@ impl IdentityPlatform {
     ///
     /// What `alloc` gives is aligned to [`PAGE_SIZE`], is mapped at its physical address, readable and
     /// writable, coherent with devices, and nothing else uses it until it is passed to `free`. `free`
-    /// may be called with what `alloc` gave, once.
+    /// may be called with what `alloc` gave, once. Buffers that the kernel gives to devices through
+    /// `iommu::dma` are mapped at their physical addresses too.
     #[must_use]
     pub const unsafe fn new(
         alloc: fn(NonZeroUsize) -> Option<NonNull<u8>>,
@@ -85,6 +87,10 @@ unsafe impl Platform for IdentityPlatform {
 
     fn now_ns(&self) -> u64 {
         (self.now_ns)()
+    }
+
+    fn phys_of(&self, cpu: NonNull<u8>) -> Option<PhysAddr> {
+        Some(PhysAddr(cpu.addr().get() as u64))
     }
 }
 

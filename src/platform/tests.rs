@@ -42,6 +42,7 @@ static IDENTITY: IdentityPlatform =
 fn an_identity_platform_zeroes_and_tells_the_address() {
     let memory = IDENTITY.alloc_dma(NonZeroUsize::new(2).unwrap()).unwrap();
     assert_eq!(memory.device.0, memory.cpu.addr().get() as u64);
+    assert_eq!(IDENTITY.phys_of(memory.cpu), Some(memory.device), "for buffers of drivers");
     // SAFETY: two pages were given, and nobody writes them.
     let bytes = unsafe { core::slice::from_raw_parts(memory.cpu.as_ptr(), 2 * PAGE_SIZE) };
     assert!(bytes.iter().all(|byte| *byte == 0));
