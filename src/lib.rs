@@ -37,7 +37,7 @@
 //!
 //! # What holds everywhere
 //!
-//! - **Fail closed.** A group is on its user's domain or on the blocking domain, never on none.
+//! - **Fail closed.** A group is always on a domain: its user's or the one that blocks, never on none.
 //! - **Strong guarantee.** A call that returns an error leaves everything as it was. Where the unit
 //!   refuses the undo, the group or the instance ends poisoned, and DMA blocked.
 //! - **Out of memory is an ordinary error.** Undo, detach and teardown allocate nothing.
