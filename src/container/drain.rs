@@ -121,27 +121,22 @@ impl<R: RawLock> State<R> {
         next
     }
 
-    /// Unmaps a batch from every domain that may have it, the source of the batch last. No domain has
-    /// anything else between its first and its last run: all of them map the same.
+    /// Unmaps a batch from every domain that may have it, the oldest first: where a unit does not confirm,
+    /// all domains before it in the list still have the batch, and the first one is where the next drain
+    /// looks. No domain has anything else between its first and its last run: all of them map the same.
     fn unmap_batch(&mut self, taken: &[Taken]) -> Result<(), NotUnmapped> {
         let [first, ..] = taken else { return Ok(()) };
         let at = first.range.first();
         let last = taken.last().map_or(first.range.last(), |last| last.range.last());
         let span = IovaRange::new(at, last).unwrap_or(first.range);
-        let mut holders = self.holders();
-        let source = holders.next();
-        let mut count = 0;
-        let mut failed = false;
-        for domain in holders.chain(source) {
-            count += 1;
-            sabotage!(UnmapNewestDomainOnly => if count < self.holders().count() as u64 { continue });
-            if domain.unmap_ranges(&[span]).is_err() {
-                failed = true;
-                break;
-            }
+        for index in (0..self.holders().count()).rev() {
+            sabotage!(UnmapNewestDomainOnly => if index > 0 { continue });
+            let Some(domain) = self.holders().nth(index) else { break };
+            let unmapped = domain.unmap_ranges(&[span]);
+            self.operations.dom_unmap += 1;
+            unmapped.map_err(|_| NotUnmapped { at })?;
         }
-        self.operations.dom_unmap += count;
-        if failed { Err(NotUnmapped { at }) } else { Ok(()) }
+        Ok(())
     }
 }
 

@@ -37,7 +37,8 @@ impl<M: Memory, R: RawLock> Container<M, R> {
     /// # Errors
     ///
     /// As [`MapDmaError`], in the order of rules T1-263 to T1-275. Nothing of the call is left,
-    /// unless the unit refused the undo as well: then what it may still reach stays mapped.
+    /// unless the unit did not answer, or refused the undo as well (`Io`, and its instance is poisoned):
+    /// then what it may still reach stays mapped and pinned, in a mapping of the container.
     pub fn map_dma(&self, request: &MapDma) -> Result<(), MapDmaError> {
         let owner = self.memory.caller();
         let (range, mapping, had_node) = {

@@ -54,7 +54,14 @@ impl<R: RawLock> PagingDomain<R> {
         }
         let runs: Vec<Run, MAX_PIECES> = added.iter().map(|range| identity(*range)).collect();
         if !runs.is_empty() {
-            self.map_checked(&mut state, &runs)?;
+            let mapped = self.map_checked(&mut state, &runs);
+            if mapped == Err(MapError::Unconfirmed) {
+                // The memory is the firmware's and stays; a later call must not count it as mapped.
+                for run in &runs {
+                    state.mappings.remove(run.range.first());
+                }
+            }
+            mapped?;
         }
         Ok(added)
     }

@@ -255,7 +255,9 @@ impl<R: RawLock> PagingDomain<R> {
         if let Some(flight) = state.flight(serial) {
             flight.out = ticket.map(|ticket| (ticket, span));
             flight.next = span.last().checked_add(1).filter(|next| *next <= last);
-            flight.sent = Some(span.last());
+            if ticket.is_some() {
+                flight.sent = Some(span.last());
+            }
         }
         if ticket.is_none() {
             let (view, pending) = state.view_and_pending(self.id);
@@ -270,6 +272,11 @@ impl<R: RawLock> PagingDomain<R> {
                     done.map_or(Progress::Failed, |()| Progress::Done)
                 }
             };
+            let may_be_there =
+                matches!(answer, Progress::Done | Progress::Refused(MapError::Unconfirmed));
+            if let Some(flight) = state.flight(serial).filter(|_| may_be_there) {
+                flight.sent = Some(span.last());
+            }
             self.part_ended(state, serial, span, answer);
         }
         true
@@ -318,6 +325,11 @@ impl<R: RawLock> PagingDomain<R> {
                     state.remove_inside(rest);
                 }
                 return;
+            }
+            if let Some(flight) = state.flight(serial)
+                && let Some(Err(Trouble::Map(error @ MapError::Unconfirmed))) = &mut flight.ended
+            {
+                *error = MapError::Io; // it was taken back after all
             }
         }
         state.remove_inside(range);

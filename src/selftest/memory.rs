@@ -96,8 +96,8 @@ impl<'p, P: Platform + ?Sized> Memory<'p, P> {
 impl<P: Platform + ?Sized> Drop for Memory<'_, P> {
     fn drop(&mut self) {
         if let Some(pages) = self.pages.take() {
-            // SAFETY: the pages came from this platform; the probe does no DMA any more, or `leak`
-            // was called.
+            // SAFETY: the pages came from this platform; the probe does no DMA any more and its group is
+            // blocked, or `leak` was called.
             unsafe { self.platform.free_dma(pages) };
         }
     }

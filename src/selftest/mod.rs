@@ -120,7 +120,8 @@ pub struct Broken(
 /// IOMMU's, whose [`device`](crate::platform::DmaPages::device) address must be the physical one;
 /// `pool` gives the nodes of one domain.
 ///
-/// The group must be free; it is claimed, and in the end is blocked and free again, whatever failed.
+/// The group must be free; it is claimed, and in the end is blocked and free again, or poisoned if the
+/// unit does not obey: then the memory is leaked.
 /// Fault records of the instance that wait are taken, those of other devices included: run it before
 /// they are in use.
 #[must_use = "it says whether the IOMMU works"]
@@ -154,7 +155,8 @@ fn try_run<P: Platform + ?Sized, R: RawLock>(
     let iommu = group.instance();
     let mut bench = Bench { platform, iommu, endpoint, probe, memory, fault: None };
     let done = bench.all(ownership, pool, &place, report);
-    if let Err(Reason::Probe(_)) = done {
+    // Nothing is attached any more, but a unit that did not obey may still show the device the memory.
+    if matches!(done, Err(Reason::Probe(_))) || group.is_poisoned() {
         bench.memory.leak();
     }
     if let Some(fault) = bench.fault {

@@ -74,7 +74,8 @@ impl Driver for SimDriver {
         }
         for (range, target) in new.mappings.iter() {
             let run = Run { range, phys: target.phys, prot: target.prot };
-            if unit.map(new.id, run).is_err() {
+            if let Err(refusal) = unit.map(new.id, run) {
+                unit.broken |= refusal.is_some_and(|refusal| refusal.silent);
                 let (left, touched) = (Left::Unknown, endpoints.len());
                 return Err(AttachFailure { error: AttachError::Io, refused: 0, left, touched });
             }

@@ -97,7 +97,7 @@ impl Refusal {
     /// Every request from there on fails.
     pub const FOREVER: Self = Self { then_all: true, ..Self::ONCE };
     /// A map is done and not answered, and every later request fails: the unit is dead.
-    pub const SILENCE: Self = Self { silent: true, ..Self::FOREVER };
+    pub const SILENCE: Self = Self { silent: true, left: Left::Unchanged, ..Self::FOREVER };
 }
 
 /// One request that reached the unit, in order. Refused ones are logged too.

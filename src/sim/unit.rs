@@ -184,7 +184,11 @@ impl Unit {
     pub(super) fn work_off(&mut self) {
         while let Some(Started { ticket, domain, request }) = self.started.pop_front() {
             let done = match request {
-                Ok(run) => self.map(domain, run).is_ok(),
+                Ok(run) => {
+                    let refused = self.map(domain, run).err();
+                    self.broken |= refused.flatten().is_some_and(|refusal| refusal.silent);
+                    refused.is_none()
+                }
                 Err(range) => {
                     let done = self.unmap(domain, range).is_ok();
                     self.invalidate(domain, range);

@@ -180,6 +180,18 @@ fn a_doorbell_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn a_doorbell_that_was_not_confirmed_is_not_there_the_next_time() {
+    let world = World::new();
+    let domain = with_window(&world, pages(0x5000, 2)).unwrap();
+    let _attached = claim(&world.device(1, &[8])).attach(&domain).unwrap();
+    world.sim.refuse(0, Refusal::SILENCE);
+    for _ in 0..2 {
+        assert_eq!(domain.map_doorbell(BELL), Err(DoorbellError::Io));
+        assert_eq!(domain.mapping_count(), 0);
+    }
+}
+
+#[test]
 fn a_window_without_a_whole_page_and_two_windows_in_a_group_are_refused() {
     let world = World::new();
     let slice = IovaRange::new(Iova(0x800_0800), Iova(0x800_17ff)).unwrap();

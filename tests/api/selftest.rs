@@ -371,3 +371,25 @@ fn no_memory_for_a_node_is_told_and_nothing_stays() {
     }
     assert!(refused >= 2, "{refused} allocations");
 }
+
+#[test]
+fn what_a_unit_may_still_show_is_leaked() {
+    // It dies at any of its requests: the group is poisoned, and the device keeps what it has.
+    static POOL: Pool = Pool::heap();
+    let mut leaked = 0;
+    for n in 0.. {
+        let world = World::new(&POOL, SimConfig::default());
+        let before = PAGES.get();
+        world.sim.refuse(n, Refusal::SILENCE);
+        let report = world.run(Sabotage::None);
+        if world.sim.refuse_none() == 0 {
+            assert!(report.has_held(), "{report}");
+            break;
+        }
+        assert!(!report.has_held(), "request {n}");
+        let (kept, poisoned) = (PAGES.get() - before, world.group.is_poisoned());
+        assert_eq!(kept > 0, poisoned, "request {n}\n{report}");
+        leaked += usize::from(poisoned);
+    }
+    assert!(leaked > 1, "{leaked} times");
+}

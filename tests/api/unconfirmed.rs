@@ -8,7 +8,7 @@ use iommu::fault::Access;
 use iommu::group::Attachment;
 use iommu::pool::Shared;
 use iommu::prot::Prot;
-use iommu::sim::Refusal;
+use iommu::sim::{Call, Refusal};
 
 use crate::fixture::{World, claim, pages};
 
@@ -104,4 +104,23 @@ fn nobody_attached_nothing_to_confirm() {
     world.sim.refuse(0, Refusal::SILENCE);
     assert_eq!(domain.map(pages(0, 1), PhysAddr(0), Prot::RW), Ok(()));
     assert_eq!(world.sim.refuse_none(), 0);
+}
+
+#[test]
+fn a_started_map_that_was_refused_has_nothing_to_take_back() {
+    // No room to start it: whoever waits does it, and it is refused.
+    let (world, domain, _attached) = attached();
+    world.sim.hold(0);
+    let map = PagingDomain::start_map(&domain, pages(0, 1), PhysAddr(0), Prot::RW).unwrap();
+    world.sim.take_log();
+    world.sim.refuse(0, Refusal::ONCE);
+    assert_eq!((map.wait(), world.sim.refuse_none()), (Err(MapError::Io), 1));
+    assert_eq!(domain.mapping_count(), 0);
+    let unmaps = world.sim.take_log().into_iter().filter(|call| matches!(call, Call::Unmap { .. }));
+    assert_eq!(unmaps.count(), 0);
+    // The same with a unit that dies over it.
+    let map = PagingDomain::start_map(&domain, pages(0, 1), PhysAddr(0), Prot::RW).unwrap();
+    world.sim.refuse(0, Refusal::SILENCE);
+    assert_eq!(map.wait(), Err(MapError::Unconfirmed));
+    keeps(&world, &domain, 0, 1);
 }

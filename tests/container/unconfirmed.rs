@@ -111,9 +111,44 @@ fn any_of_three_units_that_dies_keeps_the_pages() {
 #[test]
 fn a_container_that_ends_leaves_them_pinned() {
     let world = World::new(1);
-    let (group, _) = world.attached(0);
+    let (group, endpoint) = world.attached(0);
     world.units[0].0.refuse(0, Refusal::SILENCE);
     assert_eq!(world.container.map_dma(&request(AT, 4)), Err(MapDmaError::Io));
     drop(world.container.detach_group(group));
+    assert!(world.reaches(0, endpoint, AT).is_some(), "the unit did not let go");
     assert_eq!(world.memory.pins(), 4, "a leak is preferred to memory that a device reaches");
+}
+
+#[test]
+fn a_group_that_leaves_takes_no_trace_of_them_along() {
+    // Any of three units dies, at a map or at an unmap; then the groups of the others leave, the newest
+    // first: the pages are still found, and the unmap is not reported as done.
+    for dead in 0..3 {
+        for at_map in [true, false] {
+            let world = World::new(3);
+            let groups: Vec<_> = (0..3).map(|unit| world.attached(unit)).collect();
+            if at_map {
+                world.units[dead].0.refuse(0, Refusal::SILENCE);
+                assert_eq!(world.container.map_dma(&request(AT, 2)), Err(MapDmaError::Io));
+            } else {
+                world.container.map_dma(&request(AT, 2)).unwrap();
+                world.units[dead]
+                    .0
+                    .refuse(0, Refusal { left: Left::Unchanged, ..Refusal::FOREVER });
+                world.container.unmap_dma(&UnmapDma::All).unwrap_err();
+            }
+            for (unit, (group, _)) in
+                groups.iter().enumerate().rev().filter(|(unit, _)| *unit != dead)
+            {
+                drop(world.container.detach_group(*group).expect("it is attached"));
+                assert!(world.reaches(dead, groups[dead].1, AT).is_some(), "unit {unit}");
+                let failed = world.container.unmap_dma(&UnmapDma::All).unwrap_err();
+                assert_eq!((failed.error, failed.unmapped.bytes), (UnmapDmaError::Io, 0));
+                assert_eq!(world.memory.pins(), 2);
+            }
+            assert!(world.units[dead].0.refuse_none() > 0);
+            world.container.unmap_dma(&UnmapDma::All).unwrap();
+            assert_eq!((world.memory.pins(), world.container.mapping_count()), (0, 0));
+        }
+    }
 }
