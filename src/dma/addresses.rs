@@ -6,8 +6,8 @@
 //! records, the newest first, so the chains need no room of their own either.
 //!
 //! Spare runs are never the reason for a refusal: where no addresses are free, or no memory for a node,
-//! all of them go back first. They go back also when something is reserved, so that nothing reserved is
-//! among them.
+//! all of them go back first. They go back also when something is reserved, so that no range that is free
+//! then, and reserved, is among them.
 //!
 //! Lock: that of the space.
 

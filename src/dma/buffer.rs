@@ -152,8 +152,9 @@ impl<P: Platform, R: RawLock> DmaDevice<P, R> {
     ///
     /// # Safety
     ///
-    /// The mapping, or the [`Unmapped`] that it becomes, is dropped or used up before the borrow
-    /// ends: not leaked, by `mem::forget` or otherwise. For one call
+    /// After `Unconfirmed`, or an `Io` of the unmap, the bytes are not used when the borrow ends, because
+    /// the device may reach them. The mapping, or the [`Unmapped`] that it becomes, is dropped or used up
+    /// before that: not leaked, by `mem::forget` or otherwise. For one call
     /// [`with_mapped`](Self::with_mapped) sees to that.
     pub unsafe fn map_borrowed<B: DmaBuffer>(
         &self,

@@ -100,7 +100,7 @@
 //! # Locks
 //!
 //! The addresses of a group, and the queue of a handle, have a lock each, the first under the
-//! second: they are held for a search, never while the unit works. So maps and unmaps of several
+//! second: they are held for a search, or to give back what waits, never while the unit works. So maps and unmaps of several
 //! threads meet only in the domain's lock. Flushes of one handle wait for each other, while the unit
 //! works. The [`Platform`] is called with none of them held. From interrupt handlers every call is
 //! possible if the raw lock masks them, and if the platform's `alloc_dma` and `free_dma` can be

@@ -160,11 +160,13 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
         buffers: &[(NonNull<[u8]>, Place)],
         direction: Direction,
     ) -> Result<Iova, DmaError> {
-        let mut draft = Draft::new(self);
-        for (buffer, place) in buffers {
-            // SAFETY: the caller's promise.
-            unsafe { draft.push(buffer.cast(), buffer.len(), *place) }?;
+        // SAFETY: the caller's promise.
+        let mut draft = unsafe { self.draft(buffers) };
+        if matches!(draft, Err(DmaError::OutOfMemory)) && self.space.trim() {
+            // SAFETY: as above.
+            draft = unsafe { self.draft(buffers) };
         }
+        let mut draft = draft?;
         let at = draft.parts.iter().next().map_or(0, |part| part.at);
         self.platform.release_to_device();
         let prot = direction.prot() | self.attributes();
@@ -172,6 +174,21 @@ impl<P: Platform, R: RawLock> Inner<P, R> {
         let range =
             self.place(len, direction, prot, self.options.mask, chunks.as_slice(), parts)?;
         range.first().checked_add(at).ok_or(DmaError::Overflow)
+    }
+
+    /// # Safety
+    ///
+    /// As [`DmaDevice::map_raw`], for each.
+    unsafe fn draft(
+        &self,
+        buffers: &[(NonNull<[u8]>, Place)],
+    ) -> Result<Draft<'_, P, R>, DmaError> {
+        let mut draft = Draft::new(self);
+        for (buffer, place) in buffers {
+            // SAFETY: the caller's promise.
+            unsafe { draft.push(buffer.cast(), buffer.len(), *place) }?;
+        }
+        Ok(draft)
     }
 
     pub(super) fn map_pages(

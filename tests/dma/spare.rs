@@ -110,6 +110,25 @@ fn a_domain_short_of_nodes_gets_those_of_spare_addresses() {
 }
 
 #[test]
+fn a_list_short_of_nodes_gets_those_of_spare_addresses() {
+    let world = World::new();
+    let dma = world.plain();
+    let spare = map(&dma, 1).unwrap();
+    unmap(&dma, spare);
+    let lists = || -> [Box<[u8]>; 2] { [vec![1; 10].into(), vec![2; 10].into()] };
+    world.pool.refuse_nth(0, false); // for what is known of the second buffer
+    let list = dma.map_list(lists(), Direction::ToDevice).expect("the spare node does");
+    assert_eq!(world.pool.refuse_none(), 1);
+    drop(list);
+    dma.trim();
+    let pages = world.machine.pages();
+    world.pool.refuse_nth(0, false);
+    let refused = dma.map_list(lists(), Direction::ToDevice).unwrap_err();
+    assert_eq!((refused.error, world.pool.refuse_none()), (DmaError::OutOfMemory, 1));
+    assert_eq!((dma.mapping_count(), world.machine.pages()), (0, pages));
+}
+
+#[test]
 fn what_is_reserved_later_is_not_among_them() {
     // C-218, C-219: by the driver, and by a device that joins
     let world = World::new();

@@ -54,8 +54,8 @@
 //! [`Slot::refused`] counts. What the driver makes of that is its affair; those of `virtio-drivers` wait
 //! for their device without an end. `Hal::dma_alloc` fails as it says.
 //!
-//! `Hal::unshare` can't fail either. Where the unit does not confirm that a buffer was unmapped, the driver
-//! has the buffer back all the same, and what the device may do to it is what
+//! `Hal::unshare` can't fail either. Where the unit does not confirm that a buffer was unmapped, or say
+//! whether it was mapped, the driver has the buffer back all the same, and what the device may do to it is what
 //! [`Instance::health`](crate::instance::Instance::health) tells: the unit was given up and reset. Bounce
 //! pages, addresses and allocations stay out of use.
 //!
