@@ -112,7 +112,7 @@ fn a_started_map_that_was_refused_has_nothing_to_take_back() {
     let (world, domain, _attached) = attached();
     world.sim.hold(0);
     let map = PagingDomain::start_map(&domain, pages(0, 1), PhysAddr(0), Prot::RW).unwrap();
-    world.sim.take_log();
+    let _ = world.sim.take_log();
     world.sim.refuse(0, Refusal::ONCE);
     assert_eq!((map.wait(), world.sim.refuse_none()), (Err(MapError::Io), 1));
     assert_eq!(domain.mapping_count(), 0);
