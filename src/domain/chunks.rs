@@ -53,11 +53,7 @@ impl<R: RawLock> PagingDomain<R> {
             if let Err(error) = driver.map(&state.view(self.id()), &batch) {
                 // One run of whole mappings.
                 let kept = error == MapError::Unconfirmed
-                    || sent.is_some_and(|sent| {
-                        let (view, pending) = state.view_and_pending(self.id());
-                        let undone = driver.unmap(&view, &[sent], pending);
-                        undone.and_then(|()| driver.sync(&view, pending)).is_err()
-                    });
+                    || sent.is_some_and(|sent| self.cut_off(&mut state, &[sent]).is_err());
                 if kept {
                     return Err(MapError::Unconfirmed);
                 }

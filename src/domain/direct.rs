@@ -54,14 +54,7 @@ impl<R: RawLock> PagingDomain<R> {
         }
         let runs: Vec<Run, MAX_PIECES> = added.iter().map(|range| identity(*range)).collect();
         if !runs.is_empty() {
-            let mapped = self.map_checked(&mut state, &runs);
-            if mapped == Err(MapError::Unconfirmed) {
-                // The memory is the firmware's and stays; a later call must not count it as mapped.
-                for run in &runs {
-                    state.mappings.remove(run.range.first());
-                }
-            }
-            mapped?;
+            self.map_fixed(&mut state, &runs)?;
         }
         Ok(added)
     }
@@ -94,7 +87,7 @@ impl<R: RawLock> PagingDomain<R> {
         if runs.is_empty() {
             return Ok(());
         }
-        self.map_checked(&mut self.lock(), &runs)
+        self.map_fixed(&mut self.lock(), &runs)
     }
 }
 

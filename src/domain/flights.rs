@@ -252,34 +252,33 @@ impl<R: RawLock> PagingDomain<R> {
                 return true;
             }
         };
+        let answer = ticket.is_none().then(|| self.do_part(state, &part));
         if let Some(flight) = state.flight(serial) {
             flight.out = ticket.map(|ticket| (ticket, span));
             flight.next = span.last().checked_add(1).filter(|next| *next <= last);
-            if ticket.is_some() {
+            // Of what a driver refused outright nothing is there.
+            let refused = |answer| matches!(answer, Progress::Refused(error) if error != MapError::Unconfirmed);
+            if !answer.is_some_and(refused) {
                 flight.sent = Some(span.last());
             }
         }
-        if ticket.is_none() {
-            let (view, pending) = state.view_and_pending(self.id);
-            let answer = match part.work() {
-                Work::Map(runs) => match driver.map(&view, runs) {
-                    Ok(()) => Progress::Done,
-                    Err(error) => Progress::Refused(error),
-                },
-                Work::Unmap(ranges) => {
-                    let done = driver.unmap(&view, ranges, pending);
-                    let done = done.and_then(|()| driver.sync(&view, pending));
-                    done.map_or(Progress::Failed, |()| Progress::Done)
-                }
-            };
-            let may_be_there =
-                matches!(answer, Progress::Done | Progress::Refused(MapError::Unconfirmed));
-            if let Some(flight) = state.flight(serial).filter(|_| may_be_there) {
-                flight.sent = Some(span.last());
-            }
+        if let Some(answer) = answer {
             self.part_ended(state, serial, span, answer);
         }
         true
+    }
+
+    /// Does a part, and waits for it.
+    fn do_part(&self, state: &mut DomainState, part: &Part) -> Progress {
+        match part.work() {
+            Work::Map(runs) => match self.instance.driver().map(&state.view(self.id), runs) {
+                Ok(()) => Progress::Done,
+                Err(error) => Progress::Refused(error),
+            },
+            Work::Unmap(ranges) => {
+                self.cut_off(state, ranges).map_or(Progress::Failed, |()| Progress::Done)
+            }
+        }
     }
 
     /// Brings the record to what the unit said about a part.
@@ -303,37 +302,41 @@ impl<R: RawLock> PagingDomain<R> {
         }
     }
 
-    /// Ends a flight. What was mapped of a map that failed is taken back, and all of it leaves the
-    /// record. A unit that does not confirm that is poisoned, and the record keeps what was sent.
+    /// Ends a flight; what was mapped of a map that failed is taken back.
     fn end(&self, state: &mut DomainState, serial: u64, how: Result<(), Trouble>) {
-        let Some(flight) = state.flight(serial) else { return };
-        flight.ended = Some(how);
-        let (unmap, range, sent) = (flight.unmap, flight.range, flight.sent);
-        if how.is_ok() || unmap {
-            return;
+        let Some(&mut Flight { range, sent, .. }) = state.flight(serial) else { return };
+        let how = how.map_err(|trouble| match trouble {
+            Trouble::Map(error) => Trouble::Map(self.take_back(state, range, sent, error)),
+            Trouble::Unmap => trouble,
+        });
+        if let Some(flight) = state.flight(serial) {
+            flight.ended = Some(how);
         }
-        if let Some(sent) = sent.and_then(|last| IovaRange::new(range.first(), last)) {
-            let (view, pending) = state.view_and_pending(self.id);
-            let driver = self.instance.driver();
-            let undone = driver.unmap(&view, &[sent], pending);
-            if undone.and_then(|()| driver.sync(&view, pending)).is_err() {
-                if let Some(flight) = state.flight(serial) {
-                    flight.ended = Some(Err(Trouble::Map(MapError::Unconfirmed)));
-                }
-                let rest = sent.last().checked_add(1);
-                if let Some(rest) = rest.and_then(|rest| IovaRange::new(rest, range.last())) {
-                    state.remove_inside(rest);
-                }
-                return;
+    }
+
+    /// Takes back a map of `range` that failed, of which everything up to `sent` may be there, and takes
+    /// it out of the record. Where the unit does not confirm that it is poisoned, and the record keeps
+    /// what was sent. Returns what the error is then.
+    fn take_back(
+        &self,
+        state: &mut DomainState,
+        range: IovaRange,
+        sent: Option<Iova>,
+        error: MapError,
+    ) -> MapError {
+        let done = sent.and_then(|last| IovaRange::new(range.first(), last));
+        if let Some(done) = done
+            && self.cut_off(state, &[done]).is_err()
+        {
+            let rest = done.last().checked_add(1);
+            if let Some(rest) = rest.and_then(|rest| IovaRange::new(rest, range.last())) {
+                state.remove_inside(rest);
             }
-            if let Some(flight) = state.flight(serial)
-                && let Some(Err(Trouble::Map(error @ MapError::Unconfirmed))) = &mut flight.ended
-            {
-                *error = MapError::Io; // it was taken back after all
-            }
+            return MapError::Unconfirmed;
         }
         state.remove_inside(range);
         state.mappings.shed(); // it may be this call's
+        if error == MapError::Unconfirmed { MapError::Io } else { error }
     }
 
     fn ask(&self, serial: u64, wait: bool) -> Option<(Result<(), Trouble>, u64)> {

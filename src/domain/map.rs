@@ -150,6 +150,29 @@ impl<R: RawLock> PagingDomain<R> {
         Ok(Some(Run { range, phys, prot }))
     }
 
+    /// Tells the unit to remove ranges of whole mappings, and sees that it did. The record is the caller's.
+    pub(super) fn cut_off(
+        &self,
+        state: &mut DomainState,
+        ranges: &[IovaRange],
+    ) -> Result<(), UnmapError> {
+        let (view, pending) = state.view_and_pending(self.id);
+        let driver = self.instance.driver();
+        driver.unmap(&view, ranges, pending)?;
+        driver.sync(&view, pending)
+    }
+
+    /// As [`map_checked`](Self::map_checked), for what is nobody's memory to keep (doorbells, regions of
+    /// firmware): it leaves the record on every error, so that no later call finds it mapped.
+    pub(super) fn map_fixed(&self, state: &mut DomainState, runs: &[Run]) -> Result<(), MapError> {
+        let had_node = state.mappings.has_node();
+        let mapped = self.map_checked(state, runs);
+        if mapped == Err(MapError::Unconfirmed) {
+            state.forget(runs.iter().copied(), had_node);
+        }
+        mapped
+    }
+
     /// Puts runs that were checked into the record and sends them; on any error neither happened, or
     /// it is `Unconfirmed` and they stay in the record.
     #[inline(always)]

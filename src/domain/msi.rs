@@ -50,13 +50,8 @@ impl<R: RawLock> PagingDomain<R> {
         };
         let prot = Prot::WRITE | Prot::NOEXEC | device_memory;
         let run = Run { range: place, phys: page, prot };
-        self.map_checked(&mut state, &[run]).map_err(|error| match error {
+        self.map_fixed(&mut state, &[run]).map_err(|error| match error {
             MapError::OutOfMemory => DoorbellError::OutOfMemory,
-            MapError::Unconfirmed => {
-                // No memory is at stake, and a later call must not find it here.
-                state.mappings.remove(place.first());
-                DoorbellError::Io
-            }
             _ => DoorbellError::Io,
         })?;
         place.first().checked_add(offset).ok_or(DoorbellError::Overflow)
