@@ -37,14 +37,12 @@ struct Spare {
 pub(super) struct Addresses {
     iovas: IovaAllocator<Record>,
     spare: [Spare; LENGTHS],
-    /// The logarithm of the granule.
-    shift: u32,
 }
 
 impl Addresses {
-    pub(super) fn new(iovas: IovaAllocator<Record>, granule: u64) -> Self {
+    pub(super) fn new(iovas: IovaAllocator<Record>) -> Self {
         let none = Spare { newest: None, count: 0 };
-        Self { iovas, spare: [none; LENGTHS], shift: granule.trailing_zeros() }
+        Self { iovas, spare: [none; LENGTHS] }
     }
 
     pub(super) fn pool(&self) -> &'static Pool {
@@ -97,7 +95,7 @@ impl Addresses {
     }
 
     fn reuse(&mut self, wish: &Wish, limit: Iova, parts: &mut Parts) -> Option<IovaRange> {
-        let spare = spare_of(&mut self.spare, self.shift, wish.len)?;
+        let spare = spare_of(&mut self.spare, self.iovas.shift(), wish.len)?;
         let (range, record) = self.iovas.get_mut(spare.newest?)?;
         if range.last() > limit {
             return None;
@@ -134,21 +132,21 @@ impl Addresses {
 
     /// Gives back a run whose parts were taken out. Never allocates.
     pub(super) fn release(&mut self, first: Iova) {
-        let kept = self
-            .iovas
-            .get_mut(first)
-            .is_some_and(|(range, record)| keep(&mut self.spare, self.shift, range, record));
-        if !kept {
-            self.iovas.remove(first);
+        let shift = self.iovas.shift();
+        if let Some((range, record)) = self.iovas.get_mut(first)
+            && keep(&mut self.spare, shift, range, record)
+        {
+            return;
         }
+        self.iovas.remove(first);
     }
 
     /// Gives back a run with its parts; a record with bounce pages goes to the chain.
     pub(super) fn release_to(&mut self, first: Iova, chain: &mut Chain<Record>) {
-        let empty = Parts::new(self.pool());
+        let (shift, empty) = (self.iovas.shift(), Parts::new(self.pool()));
         if let Some((range, record)) = self.iovas.get_mut(first)
             && record.parts.iter().all(|part| part.pieces().next().is_none())
-            && keep(&mut self.spare, self.shift, range, record)
+            && keep(&mut self.spare, shift, range, record)
         {
             record.parts = empty;
             return;

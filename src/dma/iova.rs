@@ -103,6 +103,11 @@ impl<V> IovaAllocator<V> {
         self.pool
     }
 
+    /// The logarithm of the granule.
+    pub(super) fn shift(&self) -> u32 {
+        self.shift
+    }
+
     /// The number of runs that are handed out, in O(1).
     #[must_use]
     pub const fn len(&self) -> usize {

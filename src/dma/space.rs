@@ -48,7 +48,7 @@ impl<R: RawLock> Space<R> {
         let geometry = domain.geometry();
         let granule = geometry.page_sizes.granule();
         let iovas = IovaAllocator::new(pool, geometry.aperture, granule).ok_or(UseError::Range)?;
-        let addresses = Addresses::new(iovas, granule);
+        let addresses = Addresses::new(iovas);
         let space = Self { state: Mutex::new(SpaceState { addresses, owners: 0 }) };
         space.take_in(domain)?;
         Ok(space)

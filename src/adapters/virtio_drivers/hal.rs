@@ -33,21 +33,20 @@ unsafe impl<H: Hal, I: Identity> Hal for Behind<H, I> {
             return (NOWHERE, cpu);
         }
         let slot = I::slot();
+        let mut leaks = false;
         if let Some(dma) = slot.device_to_allocate() {
             let len = (pages as u64).saturating_mul(PAGE_SIZE as u64);
             // Both ways: a device may read what it wrote, and some do.
             match dma.map_pages_raw(PhysAddr(phys), len, Direction::Bidirectional) {
                 Ok(Iova(at)) => return (at, cpu),
-                Err(DmaError::Unconfirmed) => {
-                    // The device may reach it: leaked, so that nobody else gets it.
-                    slot.freed();
-                    slot.count_refusal();
-                    return (NOWHERE, cpu);
-                }
-                Err(_) => slot.freed(),
+                Err(error) => leaks = error == DmaError::Unconfirmed,
             }
+            slot.freed();
         }
         slot.count_refusal();
+        if leaks {
+            return (NOWHERE, cpu); // the device may reach it, so nobody else gets it
+        }
         // SAFETY: it came from `H` with these values, and no device knows of it.
         let _ = unsafe { H::dma_dealloc(phys, cpu, pages) };
         (NOWHERE, cpu)

@@ -9,7 +9,7 @@ use crate::pool::Usage;
 use crate::prot::Prot;
 
 fn addresses(pool: &'static Pool, first: u64, last: u64) -> Option<Addresses> {
-    IovaAllocator::new(pool, range(first, last), PAGE).map(|iovas| Addresses::new(iovas, PAGE))
+    IovaAllocator::new(pool, range(first, last), PAGE).map(Addresses::new)
 }
 
 /// Takes `count` granules that end at or below `limit`.
