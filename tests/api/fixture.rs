@@ -2,7 +2,7 @@
 
 use iommu::addr::{Iova, IovaRange, PhysAddr};
 use iommu::device::DeviceId;
-use iommu::domain::PagingDomain;
+use iommu::domain::{Chunk, PagingDomain};
 use iommu::driver::EndpointId;
 use iommu::fault::Access;
 use iommu::group::{Group, OwnerId, Ownership};
@@ -55,6 +55,11 @@ pub fn claim(group: &Shared<Group>) -> Ownership {
 
 pub fn pages(first: u64, count: u64) -> IovaRange {
     IovaRange::from_len(Iova(first), count * 0x1000).unwrap()
+}
+
+/// A list of pages, none next to another in memory.
+pub fn scattered(count: u64) -> Vec<Chunk> {
+    (0..count).map(|n| Chunk { phys: PhysAddr(n * 0x2000), len: 0x1000 }).collect()
 }
 
 /// A table with this region.

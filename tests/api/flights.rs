@@ -1,7 +1,7 @@
 //! Maps and unmaps that nobody waits for.
 
 use iommu::addr::{Iova, PhysAddr};
-use iommu::domain::{Chunk, MAX_FLIGHTS, PagingDomain};
+use iommu::domain::{MAX_FLIGHTS, PagingDomain};
 use iommu::driver::Health;
 use iommu::error::{MapError, UnmapError};
 use iommu::fault::Access;
@@ -10,7 +10,7 @@ use iommu::pool::Shared;
 use iommu::prot::Prot;
 use iommu::sim::{Call, Refusal};
 
-use crate::fixture::{World, claim, pages};
+use crate::fixture::{World, claim, pages, scattered};
 
 /// A unit that lets started requests wait, `room` of them, and an attached domain.
 fn slow(room: usize) -> (World, Shared<PagingDomain>, Attachment) {
@@ -19,10 +19,6 @@ fn slow(room: usize) -> (World, Shared<PagingDomain>, Attachment) {
     let attached = claim(&world.device(1, &[8])).attach(&domain).unwrap();
     world.sim.hold(room);
     (world, domain, attached)
-}
-
-fn scattered(count: u64) -> Vec<Chunk> {
-    (0..count).map(|n| Chunk { phys: PhysAddr(n * 0x2000), len: 0x1000 }).collect()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Maps that the unit may have made without saying so: the record keeps what a device may reach.
 
 use iommu::addr::{Iova, PhysAddr};
-use iommu::domain::{Chunk, PagingDomain};
+use iommu::domain::PagingDomain;
 use iommu::driver::{Health, Left, Run};
 use iommu::error::MapError;
 use iommu::fault::Access;
@@ -10,7 +10,7 @@ use iommu::pool::Shared;
 use iommu::prot::Prot;
 use iommu::sim::{Call, Refusal};
 
-use crate::fixture::{World, claim, pages};
+use crate::fixture::{World, claim, pages, scattered};
 
 /// Every request fails, and the unit does nothing of it.
 const DEAF: Refusal = Refusal { left: Left::Unchanged, ..Refusal::FOREVER };
@@ -20,10 +20,6 @@ fn attached() -> (World, Shared<PagingDomain>, Attachment) {
     let domain = world.domain();
     let attachment = claim(&world.device(1, &[8])).attach(&domain).unwrap();
     (world, domain, attachment)
-}
-
-fn scattered(count: u64) -> Vec<Chunk> {
-    (0..count).map(|n| Chunk { phys: PhysAddr(n * 0x2000), len: 0x1000 }).collect()
 }
 
 /// The unit is poisoned, page `reached` is the device's, and the record says so, until the unit obeys.

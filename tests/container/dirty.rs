@@ -5,14 +5,9 @@ use iommu::container::*;
 use iommu::prot::Prot;
 use iommu::sim::SimConfig;
 
-use crate::fixture::{PAGE, Script, World};
+use crate::fixture::{AT, PAGE, Script, World, request};
 
-const AT: u64 = 0x10_0000;
 const GROUP: EmulatedId = EmulatedId(7);
-
-fn request(iova: u64, pages: u64) -> MapDma {
-    MapDma { iova, vaddr: iova, size: pages * PAGE, prot: Prot::RW }
-}
 
 fn dirty(iova: u64, pages: u64) -> DirtyRange {
     DirtyRange { iova, size: pages * PAGE, page_size: PAGE }

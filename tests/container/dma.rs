@@ -5,13 +5,7 @@ use iommu::container::{MapDma, MapDmaError, Options, PinError, UnmapDma, UnmapDm
 use iommu::prot::Prot;
 use iommu::sim::{Refusal, SimConfig};
 
-use crate::fixture::{PAGE, World};
-
-const AT: u64 = 0x10_0000;
-
-fn request(iova: u64, pages: u64) -> MapDma {
-    MapDma { iova, vaddr: iova, size: pages * PAGE, prot: Prot::RW }
-}
+use crate::fixture::{AT, PAGE, World, request};
 
 fn range(iova: u64, pages: u64) -> UnmapDma {
     UnmapDma::Range { iova, size: pages * PAGE }

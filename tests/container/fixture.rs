@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use iommu::addr::{Iova, PhysAddr};
 use iommu::container::{
-    Container, Frame, Memory, MemoryOwner, Operations, Options, PinError, Pinned,
+    Container, Frame, MapDma, Memory, MemoryOwner, Operations, Options, PinError, Pinned,
 };
 use iommu::device::DeviceId;
 use iommu::driver::EndpointId;
@@ -240,6 +240,14 @@ impl Memory for Script {
         }
         Ok(())
     }
+}
+
+/// Where most tests map.
+pub const AT: u64 = 0x10_0000;
+
+/// Pages that the owner sees where the devices do.
+pub fn request(iova: u64, pages: u64) -> MapDma {
+    MapDma { iova, vaddr: iova, size: pages * PAGE, prot: Prot::RW }
 }
 
 /// Units, each with groups of one device; endpoint ids count up from 1 over all of them.

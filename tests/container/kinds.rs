@@ -6,14 +6,9 @@ use iommu::prot::Prot;
 use iommu::reserved::{ReservedKind, ReservedRegion, ReservedRegions};
 use iommu::sim::SimConfig;
 
-use crate::fixture::{PAGE, World};
+use crate::fixture::{AT, PAGE, World, request};
 
-const AT: u64 = 0x10_0000;
 const GROUP: EmulatedId = EmulatedId(7);
-
-fn request(iova: u64, pages: u64) -> MapDma {
-    MapDma { iova, vaddr: iova, size: pages * PAGE, prot: Prot::RW }
-}
 
 fn range(iova: u64, pages: u64) -> UnmapDma {
     UnmapDma::Range { iova, size: pages * PAGE }

@@ -8,16 +8,11 @@ use iommu::container::*;
 use iommu::prot::Prot;
 use iommu::sim::Refusal;
 
-use crate::fixture::{PAGE, Script, World, shape};
+use crate::fixture::{AT, PAGE, Script, World, request, shape};
 
-const AT: u64 = 0x10_0000;
 const GROUP: EmulatedId = EmulatedId(7);
 
 type Shared = &'static Container<&'static Script>;
-
-fn request(iova: u64, pages: u64) -> MapDma {
-    MapDma { iova, vaddr: iova, size: pages * PAGE, prot: Prot::RW }
-}
 
 /// A holder that drops what it is told to drop, after so many refusals, and counts.
 struct Holder {

@@ -12,13 +12,7 @@ use iommu::registry::DeviceInfo;
 use iommu::reserved::{ReservedKind, ReservedRegion, ReservedRegions};
 use iommu::sim::{Call, Refusal, SimConfig};
 
-use crate::fixture::{PAGE, World, shape};
-
-const AT: u64 = 0x10_0000;
-
-fn request(iova: u64, pages: u64) -> MapDma {
-    MapDma { iova, vaddr: iova, size: pages * PAGE, prot: Prot::RW }
-}
+use crate::fixture::{AT, PAGE, World, request, shape};
 
 #[test]
 fn a_fresh_domain_that_does_not_fit_ends_the_search() {

@@ -7,13 +7,7 @@ use iommu::driver::{Capabilities, Left};
 use iommu::prot::Prot;
 use iommu::sim::{Call, Refusal, SimConfig};
 
-use crate::fixture::{PAGE, World};
-
-const AT: u64 = 0x10_0000;
-
-fn request(iova: u64, pages: u64) -> MapDma {
-    MapDma { iova, vaddr: iova, size: pages * PAGE, prot: Prot::RW }
-}
+use crate::fixture::{AT, PAGE, World, request};
 
 #[test]
 fn what_a_broken_unmap_removed_is_on_record_as_removed() {

@@ -1,17 +1,10 @@
 //! Maps that a unit may have made without saying so: what was pinned for them stays pinned.
 
-use iommu::container::{MapDma, MapDmaError, UnmapDma, UnmapDmaError};
+use iommu::container::{MapDmaError, UnmapDma, UnmapDmaError};
 use iommu::driver::Left;
-use iommu::prot::Prot;
 use iommu::sim::Refusal;
 
-use crate::fixture::{PAGE, World};
-
-const AT: u64 = 0x10_0000;
-
-fn request(iova: u64, pages: u64) -> MapDma {
-    MapDma { iova, vaddr: iova, size: pages * PAGE, prot: Prot::RW }
-}
+use crate::fixture::{AT, PAGE, World, request};
 
 /// Fails, and the unit does nothing of it.
 const REFUSED: Refusal = Refusal { left: Left::Unchanged, ..Refusal::ONCE };

@@ -13,7 +13,7 @@
 //! | `drivers.rs` | map and unmap with addresses handed out, for a driver of the kernel |
 //! | `growth.rs` | map and unmap by what is there already, replay, heap per mapping |
 //! | `heap.rs` | heap of a domain, of a container |
-//! | `cpus.rs` | two CPUs at once, and which locks two containers share (`watched.rs` counts them, `turns.rs` keeps the CPUs in step) |
+//! | `cpus.rs` | two CPUs at once, and which locks two containers, or the drivers of a group, share (`watched.rs` counts them, `turns.rs` keeps the CPUs in step) |
 
 mod cpus;
 mod devices;
